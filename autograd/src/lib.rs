@@ -1,0 +1,1 @@
+//! Reverse-mode autograd over the ops: variables, gradients, checkpointing, clipping, optimizers.

@@ -1,0 +1,2 @@
+//! The `medley` binary.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Every op, one folder an op: shape rule, CPU kernel, backward, tests.

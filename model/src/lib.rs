@@ -1,0 +1,1 @@
+//! From a Hugging Face folder to a running model: config, blocks, weights, adapters, cache, generation, tokenizer, templates.

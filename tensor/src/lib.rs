@@ -1,0 +1,1 @@
+//! What data is and where it lives: dtypes, shapes, storage, mapped files, NF4 blocks; no arithmetic.

@@ -1,0 +1,1 @@
+//! Data, task mixing, loss, schedules, checkpoints, metrics, evaluation and the training loop.
