@@ -1,0 +1,35 @@
+//! The ops. Everything about one op is in its folder: `mod.rs` (settings, shape rule, dispatch),
+//! `cpu.rs` (forward beside backward), `tests.rs`. One line in [`crate::for_each_op`] registers it:
+//! this file declares its module from the list, `autograd` makes a method of `Var` from it, and the
+//! test harness demands a gradient check.
+
+/// Calls `$callback! { folder: Struct, … }` with every differentiable op.
+#[macro_export]
+macro_rules! for_each_op {
+    ($callback:ident) => {
+        $callback! {
+            rms_norm: RmsNorm,
+        }
+    };
+}
+
+macro_rules! declare {
+    ($($name:ident: $op:ident,)*) => {
+        $(pub mod $name;)*
+        $(pub use $name::$op;)*
+
+        /// Names of all registered ops.
+        pub const NAMES: &[&str] = &[$(<$op as medley_tensor::Op>::NAME),*];
+
+        #[cfg(test)]
+        mod every_op {
+            $(
+                #[test]
+                fn $name() {
+                    super::$name::tests::check();
+                }
+            )*
+        }
+    };
+}
+for_each_op!(declare);
