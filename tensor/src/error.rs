@@ -54,6 +54,9 @@ pub enum Error {
         /// Strides of the view, in elements.
         strides: Vec<usize>,
     },
+    /// Quantised data that does not fit its shape.
+    #[error(transparent)]
+    Quant(#[from] crate::quant::Error),
 }
 
 /// Shorthand for results of this crate.

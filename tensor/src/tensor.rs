@@ -216,7 +216,7 @@ impl Tensor {
             CpuStorage::Nf4 { matrix, .. } => {
                 let view = matrix.as_ref();
                 let mut all = vec![0.0; view.rows * view.cols];
-                matrix.dequantize_into(&mut all);
+                matrix.dequantize_into(&mut all)?;
                 Ok(self.layout.indices().map(|i| all[i]).collect())
             }
             _ => Err(Error::dtype("to_vec_f32", "a float dtype", self.dtype())),
