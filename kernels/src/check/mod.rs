@@ -67,7 +67,8 @@ impl<O: Op> Check<O> {
         let t = random(shape, seed, 1.0);
         let t = if dtype == DType::Nf4 {
             let m =
-                medley_tensor::quant::Nf4Matrix::quantize(t.as_slice().unwrap(), shape[0], shape[1], true).unwrap();
+                medley_tensor::quant::Nf4Matrix::quantize(t.as_slice().unwrap(), shape[0], shape[1], true)
+                    .unwrap();
             Tensor::from_nf4(m)
         } else {
             t.to_dtype(dtype).unwrap()

@@ -1,0 +1,223 @@
+//! Packing with AVX2 and F16C: 8×8 transposes in registers where the operand runs along the depth, straight
+//! copies where it runs along the lanes.
+
+use std::arch::x86_64::*;
+
+use half::{bf16, f16};
+
+use super::operand::MatData;
+use super::pack::{Block, Lanes, pack_portable};
+
+/// A storage type that is read eight elements at a time, widened to f32.
+trait Load: Copy {
+    /// # Safety
+    /// Eight elements at `src` are readable; the machine has AVX2 and F16C.
+    unsafe fn load8(src: *const Self) -> __m256;
+    /// One element in f32.
+    fn widen(self) -> f32;
+}
+
+impl Load for f32 {
+    #[inline(always)]
+    unsafe fn load8(src: *const f32) -> __m256 {
+        // SAFETY: the caller's contract.
+        unsafe { _mm256_loadu_ps(src) }
+    }
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self
+    }
+}
+
+impl Load for bf16 {
+    #[inline(always)]
+    unsafe fn load8(src: *const bf16) -> __m256 {
+        // SAFETY: the caller's contract. A bfloat16 is the upper half of an f32.
+        unsafe {
+            let bits = _mm_loadu_si128(src.cast());
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(bits)))
+        }
+    }
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+}
+
+impl Load for f16 {
+    #[inline(always)]
+    unsafe fn load8(src: *const f16) -> __m256 {
+        // SAFETY: the caller's contract.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(src.cast())) }
+    }
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self.to_f32()
+    }
+}
+
+/// See [`super::pack::pack`].
+///
+/// # Safety
+/// AVX2, FMA and F16C are there; every element of `block` lies inside the operand's slice.
+pub(super) unsafe fn pack<const W: usize>(src: &Lanes, block: Block, out: &mut [f32]) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        match src.data {
+            MatData::F32(data) => pack_typed::<W, f32>(data, src, block, out),
+            MatData::Bf16(data) => pack_typed::<W, bf16>(data, src, block, out),
+            MatData::F16(data) => pack_typed::<W, f16>(data, src, block, out),
+            MatData::Nf4(_) => pack_portable::<W>(src, block, out),
+        }
+    }
+}
+
+/// # Safety
+/// As [`pack`]; `data` is the slice of `src`.
+unsafe fn pack_typed<const W: usize, T: Load>(data: &[T], src: &Lanes, block: Block, out: &mut [f32]) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        if src.depth_stride == 1 {
+            pack_along_depth::<W, T>(data, src.lane_stride, block, out);
+        } else if src.lane_stride == 1 {
+            pack_along_lanes::<W, T>(data, src.depth_stride, block, out);
+        } else {
+            pack_portable::<W>(src, block, out);
+        }
+    }
+}
+
+/// The operand's depth is contiguous: eight lanes by eight depths are transposed in registers.
+///
+/// # Safety
+/// As [`pack_typed`], with `depth_stride == 1`.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn pack_along_depth<const W: usize, T: Load>(
+    data: &[T],
+    lane_stride: usize,
+    block: Block,
+    out: &mut [f32],
+) {
+    let kc = block.kc;
+    let whole = kc - kc % 8;
+    for (p, panel) in out.chunks_exact_mut(W * kc).enumerate() {
+        for group in (0..W).step_by(8) {
+            let width = (W - group).min(8);
+            let rows: [&[T]; 8] = std::array::from_fn(|j| {
+                let lane = (p * W + group + j.min(width - 1)).min(block.lanes - 1);
+                let start = (block.lane0 + lane) * lane_stride + block.k0;
+                &data[start..start + kc]
+            });
+            let dst = panel.as_mut_ptr();
+            for k in (0..whole).step_by(8) {
+                // SAFETY: k + 8 <= kc, the length of each row. The store of 8 lanes at depth k + j ends at
+                // (k + j)·W + group + 8, inside the panel unless width < 8 and this is the last depth,
+                // which takes the masked store; a store that runs into the next depth's lanes is
+                // overwritten by that depth's own store.
+                unsafe {
+                    let columns = transpose8(std::array::from_fn(|j| T::load8(rows[j].as_ptr().add(k))));
+                    for (j, &column) in columns.iter().enumerate() {
+                        let at = dst.add((k + j) * W + group);
+                        if width == 8 || k + j + 1 < kc {
+                            _mm256_storeu_ps(at, column);
+                        } else {
+                            _mm256_maskstore_ps(at, first_lanes(width), column);
+                        }
+                    }
+                }
+            }
+            for k in whole..kc {
+                for (j, row) in rows.iter().enumerate().take(width) {
+                    panel[k * W + group + j] = row[k].widen();
+                }
+            }
+        }
+    }
+}
+
+/// The operand's lanes are contiguous: each depth is copied, all panels of the block in one sweep so that
+/// the reads run along the operand's rows.
+///
+/// # Safety
+/// As [`pack_typed`], with `lane_stride == 1`.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn pack_along_lanes<const W: usize, T: Load>(
+    data: &[T],
+    depth_stride: usize,
+    block: Block,
+    out: &mut [f32],
+) {
+    let kc = block.kc;
+    let panels = block.lanes / W;
+    let rest = block.lanes % W;
+    for k in 0..kc {
+        let start = (block.k0 + k) * depth_stride + block.lane0;
+        let row = &data[start..start + block.lanes];
+        for p in 0..panels {
+            let to = &mut out[(p * kc + k) * W..][..W];
+            let from = &row[p * W..][..W];
+            // SAFETY: `from` and `to` hold W elements, and W is 6 or 16: whole vectors, then a part of one
+            // that is read only where eight elements are left in the row.
+            unsafe {
+                for g in (0..W).step_by(8) {
+                    if W - g >= 8 {
+                        _mm256_storeu_ps(to.as_mut_ptr().add(g), T::load8(from.as_ptr().add(g)));
+                    } else if p * W + g + 8 <= row.len() {
+                        let value = T::load8(from.as_ptr().add(g));
+                        _mm256_maskstore_ps(to.as_mut_ptr().add(g), first_lanes(W - g), value);
+                    } else {
+                        for j in g..W {
+                            to[j] = from[j].widen();
+                        }
+                    }
+                }
+            }
+        }
+        if rest > 0 {
+            let to = &mut out[(panels * kc + k) * W..][..W];
+            for (j, value) in to.iter_mut().enumerate() {
+                *value = row[panels * W + j.min(rest - 1)].widen();
+            }
+        }
+    }
+}
+
+/// A mask that selects the first `count` of eight lanes.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn first_lanes(count: usize) -> __m256i {
+    let lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    _mm256_cmpgt_epi32(_mm256_set1_epi32(count as i32), lane)
+}
+
+/// Transposes an 8×8 block of floats.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn transpose8(r: [__m256; 8]) -> [__m256; 8] {
+    let t0 = _mm256_unpacklo_ps(r[0], r[1]);
+    let t1 = _mm256_unpackhi_ps(r[0], r[1]);
+    let t2 = _mm256_unpacklo_ps(r[2], r[3]);
+    let t3 = _mm256_unpackhi_ps(r[2], r[3]);
+    let t4 = _mm256_unpacklo_ps(r[4], r[5]);
+    let t5 = _mm256_unpackhi_ps(r[4], r[5]);
+    let t6 = _mm256_unpacklo_ps(r[6], r[7]);
+    let t7 = _mm256_unpackhi_ps(r[6], r[7]);
+    let u0 = _mm256_shuffle_ps::<0x44>(t0, t2);
+    let u1 = _mm256_shuffle_ps::<0xee>(t0, t2);
+    let u2 = _mm256_shuffle_ps::<0x44>(t1, t3);
+    let u3 = _mm256_shuffle_ps::<0xee>(t1, t3);
+    let u4 = _mm256_shuffle_ps::<0x44>(t4, t6);
+    let u5 = _mm256_shuffle_ps::<0xee>(t4, t6);
+    let u6 = _mm256_shuffle_ps::<0x44>(t5, t7);
+    let u7 = _mm256_shuffle_ps::<0xee>(t5, t7);
+    [
+        _mm256_permute2f128_ps::<0x20>(u0, u4),
+        _mm256_permute2f128_ps::<0x20>(u1, u5),
+        _mm256_permute2f128_ps::<0x20>(u2, u6),
+        _mm256_permute2f128_ps::<0x20>(u3, u7),
+        _mm256_permute2f128_ps::<0x31>(u0, u4),
+        _mm256_permute2f128_ps::<0x31>(u1, u5),
+        _mm256_permute2f128_ps::<0x31>(u2, u6),
+        _mm256_permute2f128_ps::<0x31>(u3, u7),
+    ]
+}

@@ -1,0 +1,6 @@
+//! The CPU engine shared by every op: run-time instruction-set dispatch, vector primitives and the matrix engine.
+
+pub mod gemm;
+mod isa;
+
+pub use isa::{Isa, isa};
