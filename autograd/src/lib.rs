@@ -1,1 +1,20 @@
-//! Reverse-mode autograd over the ops: variables, gradients, checkpointing, clipping, optimizers.
+//! Reverse-mode autograd over the ops of `medley_kernels`.
+//!
+//! A [`Var`] is a tensor and, when a gradient may flow through it, a node of the tape. Every op
+//! records exactly what its backward needs. Leaves that are [`Param`]s accumulate their gradient
+//! in f32. Under [`no_grad`] nothing is recorded; [`checkpoint`] records a segment by its inputs
+//! and runs it again when the gradient comes back.
+
+mod backward;
+mod checkpoint;
+mod param;
+mod var;
+
+pub use backward::Gradients;
+pub use checkpoint::checkpoint;
+pub use medley_tensor::{Error, Result};
+pub use param::Param;
+pub use var::{Var, is_recording, no_grad};
+
+#[cfg(test)]
+mod tests;
