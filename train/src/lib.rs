@@ -1,1 +1,3 @@
 //! Data, task mixing, loss, schedules, checkpoints, metrics, evaluation and the training loop.
+
+pub mod config;

@@ -1,0 +1,232 @@
+//! The options whose value is one of a few names.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// What is learned: responses to prompts, or plain text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Supervised fine-tuning on instruction / response pairs.
+    #[default]
+    Sft,
+    /// Continued pre-training on plain text.
+    Pt,
+}
+
+/// Which weights are trained.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinetuningType {
+    /// Low-rank adapters on a frozen base.
+    #[default]
+    Lora,
+    /// Every weight of the model.
+    Full,
+}
+
+/// Code book of a 4-bit quantisation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QuantizationType {
+    /// NormalFloat4 of the QLoRA paper (arXiv 2305.14314).
+    #[default]
+    Nf4,
+}
+
+/// How task weights move during training.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskWeighting {
+    /// As given in `task_weights`.
+    #[default]
+    Fixed,
+}
+
+/// Which task the next example comes from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SamplingStrategy {
+    /// Every example once an epoch: a task's share is its share of the examples.
+    #[default]
+    Proportional,
+    /// Every optimizer step holds equal shares of every task.
+    Balanced,
+    /// Share ∝ examples^(1/T), T = `sampling_temperature`.
+    Temperature,
+}
+
+/// What the loss of one optimizer step is the mean of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LossReduction {
+    /// Σᵢ αᵢ · (mean over task i's labelled tokens in the step).
+    #[default]
+    TaskMean,
+    /// Σₜ α_task(t) · nllₜ / (labelled tokens in the step).
+    TokenMean,
+}
+
+/// Shape of the learning rate over the run: names of `transformers.SchedulerType`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SchedulerType {
+    /// Warm-up, then a straight line to 0.
+    #[default]
+    Linear,
+    /// Warm-up, then half a cosine to 0.
+    Cosine,
+    /// No warm-up, no decay.
+    Constant,
+    /// Warm-up, then level.
+    ConstantWithWarmup,
+    /// Warm-up, then half a cosine to `min_lr` (or `min_lr_rate` · `learning_rate`).
+    CosineWithMinLr,
+}
+
+/// The optimizer: AdamW under the names that Hugging Face gives its implementations.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Optimizer {
+    /// AdamW (arXiv 1711.05101).
+    #[default]
+    #[serde(alias = "adamw_torch_fused", alias = "adamw_hf")]
+    AdamwTorch,
+}
+
+/// When something recurring happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IntervalStrategy {
+    /// Never.
+    No,
+    /// Every so many optimizer steps.
+    Steps,
+    /// At the end of each epoch.
+    Epoch,
+}
+
+/// Linear layers that get an adapter: the word `all`, or module names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LoraTarget {
+    /// Every linear layer of the decoder blocks (not `lm_head`).
+    All,
+    /// Those whose name ends so, e.g. `q_proj`, `v_proj`.
+    Modules(Vec<String>),
+}
+
+impl Serialize for LoraTarget {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::All => serializer.serialize_str("all"),
+            Self::Modules(names) => names.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for LoraTarget {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Form {
+            One(String),
+            Many(Vec<String>),
+        }
+        let names = match Form::deserialize(deserializer)? {
+            Form::One(text) => text.split(',').map(|name| name.trim().to_string()).collect(),
+            Form::Many(names) => names,
+        };
+        Ok(if names == ["all"] { Self::All } else { Self::Modules(names) })
+    }
+}
+
+/// Where a run starts: anew, from the newest checkpoint of `output_dir`, or from a named one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Resume {
+    /// Start anew (`false`).
+    #[default]
+    No,
+    /// The newest `checkpoint-N` of `output_dir` (`true`).
+    Latest,
+    /// This checkpoint folder.
+    From(PathBuf),
+}
+
+impl Serialize for Resume {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::No => serializer.serialize_bool(false),
+            Self::Latest => serializer.serialize_bool(true),
+            Self::From(path) => path.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Resume {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Form {
+            Flag(bool),
+            Path(PathBuf),
+        }
+        Ok(match Form::deserialize(deserializer)? {
+            Form::Flag(false) => Self::No,
+            Form::Flag(true) => Self::Latest,
+            Form::Path(path) => Self::From(path),
+        })
+    }
+}
+
+/// Where tensors live and kernels run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Device {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// The n-th CUDA card.
+    Cuda(usize),
+    /// The PTX simulator.
+    Sim,
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(index) => write!(f, "cuda:{index}"),
+            Self::Sim => f.write_str("sim"),
+        }
+    }
+}
+
+impl std::str::FromStr for Device {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("expected cpu, cuda, cuda:N or sim, got `{text}`");
+        match text {
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            "sim" => Ok(Self::Sim),
+            _ => {
+                let index = text.strip_prefix("cuda:").ok_or_else(wrong)?;
+                index.parse().map(Self::Cuda).map_err(|_| wrong())
+            }
+        }
+    }
+}
+
+impl Serialize for Device {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Device {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
