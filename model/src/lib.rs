@@ -1,3 +1,17 @@
-//! From a Hugging Face folder to a running model: config, blocks, weights, adapters, cache, generation, tokenizer, templates.
+//! From a Hugging Face folder to a running model: config, blocks, weights, adapters, cache,
+//! generation, tokenizer, templates.
 
+pub mod adapter;
+pub mod config;
+mod error;
+pub mod llama;
+pub mod projection;
+pub mod rope;
 pub mod tokenizer;
+pub mod weights;
+
+pub use config::ModelConfig;
+pub use error::{Error, Result};
+pub use llama::{Labels, Llama, Sequences};
+pub use projection::Pass;
+pub use weights::BaseStorage;
