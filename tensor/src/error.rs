@@ -57,6 +57,9 @@ pub enum Error {
     /// Quantised data that does not fit its shape.
     #[error(transparent)]
     Quant(#[from] crate::quant::Error),
+    /// A file that cannot be read or written.
+    #[error(transparent)]
+    Io(#[from] crate::io::Error),
 }
 
 /// Shorthand for results of this crate.

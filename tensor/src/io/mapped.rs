@@ -1,7 +1,7 @@
 //! A file mapped into memory, read-only: weights are used where they lie.
 
+use super::{Error, Result};
 use std::fs::File;
-use std::io;
 use std::path::{Path, PathBuf};
 
 /// A read-only memory map of a whole file. Shared by everything that points into it (`Arc`).
@@ -18,20 +18,21 @@ impl MappedFile {
     /// Maps `path`. Costs no reading: pages come in when they are touched.
     ///
     /// # Errors
-    /// The operating system's error when the file cannot be opened, is a folder or cannot be mapped.
-    pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
+    /// [`Error::Os`] when the file cannot be opened, is a folder or cannot be mapped.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let file = File::open(path)?;
-        let metadata = file.metadata()?;
+        let file = File::open(path).map_err(|e| Error::os(path, "open", e))?;
+        let metadata = file.metadata().map_err(|e| Error::os(path, "read the size", e))?;
         if metadata.is_dir() {
-            return Err(io::Error::new(io::ErrorKind::IsADirectory, "is a folder, expected a file"));
+            let kind = std::io::ErrorKind::IsADirectory;
+            return Err(Error::os(path, "map", std::io::Error::new(kind, "it is a folder, expected a file")));
         }
         let map = if metadata.len() == 0 {
             None
         } else {
             // SAFETY: the map is read-only and private to this value; `bytes` hands out shared slices
             // bounded by its lifetime. Truncation by another process would fault, as documented above.
-            Some(unsafe { memmap2::Mmap::map(&file)? })
+            Some(unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::os(path, "map", e))?)
         };
         Ok(MappedFile { path: path.to_path_buf(), map })
     }

@@ -1,8 +1,11 @@
 //! Quantised weights: NF4 exactly as bitsandbytes stores it, and the block formats GGUF files carry.
 
+pub mod bitsandbytes;
+pub mod ggml;
 pub mod nf4;
 mod segment;
 
+pub use ggml::GgmlType;
 pub use nf4::{Absmax, AbsmaxRef, Nf4Matrix, Nf4Ref};
 pub use segment::Segment;
 
@@ -55,6 +58,16 @@ pub enum Error {
         index: usize,
         /// The value found there.
         value: f32,
+    },
+    /// Bytes that are not exactly the blocks of that many weights.
+    #[error("{format}: {bytes} bytes are not the blocks of {weights} weights")]
+    Blocks {
+        /// The block format's name.
+        format: &'static str,
+        /// Bytes given.
+        bytes: usize,
+        /// Weights asked for.
+        weights: usize,
     },
     /// A part's byte range does not lie in its file.
     #[error(
