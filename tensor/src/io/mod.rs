@@ -8,6 +8,7 @@
 //! | `write.rs` | safetensors written tensor by tensor, then renamed into place |
 //! | `gguf.rs` | GGUF v2 and v3: metadata and tensors |
 
+mod atomic;
 mod error;
 pub mod gguf;
 mod mapped;
@@ -15,6 +16,7 @@ mod safetensors;
 mod sharded;
 mod write;
 
+pub use atomic::{sync_folder, write_atomic};
 pub use error::{Error, Result};
 pub use gguf::Gguf;
 pub use mapped::MappedFile;
