@@ -47,8 +47,9 @@ impl Rendered {
     pub fn label_ids(&self) -> Vec<Option<u32>> {
         let mut labels = vec![None; self.ids.len()];
         for span in &self.labels {
-            for p in span.positions.start as usize..span.positions.end as usize {
-                labels[p] = Some(span.token.unwrap_or(self.ids[p]));
+            let range = span.positions.start as usize..span.positions.end as usize;
+            for (label, &id) in labels[range.clone()].iter_mut().zip(&self.ids[range]) {
+                *label = Some(span.token.unwrap_or(id));
             }
         }
         labels

@@ -81,7 +81,7 @@ pub struct RenderOptions {
 /// How the turns of a conversation are written.
 enum Form {
     Slots(SlotTemplate),
-    Jinja(JinjaTemplate),
+    Jinja(Box<JinjaTemplate>),
 }
 
 /// Writes conversations with one template for one tokenizer.
@@ -145,7 +145,7 @@ impl Renderer {
                 let source = tokenizer.chat_template().ok_or_else(|| TemplateError::NoChatTemplate {
                     folder: tokenizer.folder().display().to_string(),
                 })?;
-                Form::Jinja(JinjaTemplate::new(source, &tokenizer)?)
+                Form::Jinja(Box::new(JinjaTemplate::new(source, &tokenizer)?))
             }
         };
         let mut renderer = Renderer { tokenizer, form, options, mask, stop_ids, notes };
