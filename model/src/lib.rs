@@ -7,6 +7,7 @@ mod error;
 pub mod llama;
 pub mod projection;
 pub mod rope;
+pub mod template;
 pub mod tokenizer;
 pub mod weights;
 

@@ -33,12 +33,7 @@ impl JsonFile {
     }
 
     fn key_error(&self, key: &str, expected: &'static str, got: &Value) -> TokenizerError {
-        TokenizerError::Key {
-            path: self.path.clone(),
-            key: key.to_string(),
-            expected,
-            got: shorten(got),
-        }
+        TokenizerError::Key { path: self.path.clone(), key: key.to_string(), expected, got: shorten(got) }
     }
 
     /// A special token, written as a string or as an object with `content`.
@@ -67,10 +62,9 @@ impl JsonFile {
         let one = |v: &Value| v.as_u64().and_then(|id| u32::try_from(id).ok());
         match self.map.get(key) {
             None | Some(Value::Null) => Ok(Vec::new()),
-            Some(Value::Array(list)) => list
-                .iter()
-                .map(|v| one(v).ok_or_else(|| self.key_error(key, "token ids", v)))
-                .collect(),
+            Some(Value::Array(list)) => {
+                list.iter().map(|v| one(v).ok_or_else(|| self.key_error(key, "token ids", v))).collect()
+            }
             Some(v) => match one(v) {
                 Some(id) => Ok(vec![id]),
                 None => Err(self.key_error(key, "a token id or a list of them", v)),

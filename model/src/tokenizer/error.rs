@@ -62,7 +62,9 @@ pub enum TokenizerError {
         reason: String,
     },
     /// A vocabulary was asked for that cannot hold the bytes and the special tokens.
-    #[error("vocab_size {vocab_size} is too small: a byte-level vocabulary needs {needed} (256 bytes and {specials} special tokens)")]
+    #[error(
+        "vocab_size {vocab_size} is too small: a byte-level vocabulary needs {needed} (256 bytes and {specials} special tokens)"
+    )]
     VocabularyTooSmall {
         /// What was asked for.
         vocab_size: usize,
