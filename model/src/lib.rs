@@ -4,6 +4,8 @@
 pub mod adapter;
 pub mod config;
 mod error;
+pub mod export;
+pub mod generate;
 pub mod llama;
 pub mod projection;
 pub mod rope;

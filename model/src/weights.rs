@@ -6,6 +6,7 @@ use medley_autograd::Param;
 use medley_tensor::io::{StoredDType, WeightFiles};
 use medley_tensor::ledger::{self, Category};
 use medley_tensor::quant::Nf4Matrix;
+use medley_tensor::rng::Philox;
 use medley_tensor::{DType, Tensor};
 use std::cell::Cell;
 use std::path::Path;
@@ -25,9 +26,15 @@ pub enum BaseStorage {
     Trainable,
 }
 
+enum Source {
+    Files(WeightFiles),
+    /// Fresh weights: matrices normal with this standard deviation, norms one, biases zero.
+    Random { seed: u64, std: f32 },
+}
+
 /// Reads weights by name and checks their shapes.
 pub struct WeightReader {
-    files: WeightFiles,
+    source: Source,
     storage: BaseStorage,
     next_index: Cell<u64>,
 }
@@ -38,12 +45,15 @@ impl WeightReader {
     /// # Errors
     /// When there are no weights or a file is damaged.
     pub fn open(folder: &Path, storage: BaseStorage) -> Result<Self> {
-        Ok(WeightReader { files: WeightFiles::open_folder(folder)?, storage, next_index: Cell::new(0) })
+        let source = Source::Files(WeightFiles::open_folder(folder)?);
+        Ok(WeightReader { source, storage, next_index: Cell::new(0) })
     }
 
-    /// True when the files hold a tensor of this name.
-    pub fn has(&self, name: &str) -> bool {
-        self.files.get(name).is_some()
+    /// Fresh weights to train from scratch, as transformers initialises LLaMA: matrices normal
+    /// with standard deviation `std`, norms one, biases zero. Each depends on its name and `seed`.
+    pub fn random(seed: u64, std: f32) -> Self {
+        let source = Source::Random { seed, std };
+        WeightReader { source, storage: BaseStorage::Trainable, next_index: Cell::new(0) }
     }
 
     /// The tensor as the file has it, without copying.
@@ -51,10 +61,14 @@ impl WeightReader {
     /// # Errors
     /// When it is missing, has another shape, or is not a float tensor.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let info = self.files.info(name)?;
+        let files = match &self.source {
+            Source::Files(files) => files,
+            Source::Random { seed, std } => return random_tensor(name, shape, *seed, *std),
+        };
+        let info = files.info(name)?;
         if info.shape != shape {
             return Err(Error::file(
-                self.files.path(),
+                files.path(),
                 format!("tensor `{name}` has shape {:?}; config.json asks for {shape:?}", info.shape),
             ));
         }
@@ -64,7 +78,7 @@ impl WeightReader {
             StoredDType::BF16 => DType::BF16,
             other => {
                 return Err(Error::file(
-                    self.files.path(),
+                    files.path(),
                     format!("tensor `{name}` is {}; expected F32, F16 or BF16", other.name()),
                 ));
             }
@@ -108,4 +122,19 @@ impl WeightReader {
     pub(crate) fn next_index(&self) -> u64 {
         self.next_index.replace(self.next_index.get() + 1)
     }
+}
+
+fn random_tensor(name: &str, shape: &[usize], seed: u64, std: f32) -> Result<Tensor> {
+    let n = shape.iter().product();
+    let data: Vec<f32> = match shape {
+        [_] if name.ends_with(".bias") => vec![0.0; n],
+        [_] => vec![1.0; n],
+        _ => {
+            // FNV-1a of the name: a stream of its own for every tensor.
+            let stream = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+            let mut rng = Philox::new(seed, stream);
+            (0..n).map(|_| rng.normal_f32() * std).collect()
+        }
+    };
+    Ok(Tensor::from_vec(data, shape)?)
 }

@@ -76,6 +76,15 @@ impl Llama {
         Self::build(config, &reader)
     }
 
+    /// A model of `config` with fresh weights, everything trained.
+    ///
+    /// # Errors
+    /// None in practice; those of the tensor layer.
+    pub fn from_scratch(config: ModelConfig, seed: u64) -> Result<Self> {
+        let std = config.raw.get("initializer_range").and_then(serde_json::Value::as_f64).unwrap_or(0.02);
+        Self::build(config, &WeightReader::random(seed, std as f32))
+    }
+
     /// Builds the model of `config` from the weights of `reader`.
     ///
     /// # Errors

@@ -31,9 +31,11 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
 /// When the folder cannot be opened or synced.
 pub fn sync_folder(folder: Option<&Path>) -> Result<()> {
     let Some(folder) = folder.filter(|f| !f.as_os_str().is_empty()) else { return Ok(()) };
-    std::fs::File::open(folder)
-        .and_then(|f| f.sync_all())
-        .map_err(|source| Error::Os { path: folder.to_path_buf(), action: "sync", source })
+    std::fs::File::open(folder).and_then(|f| f.sync_all()).map_err(|source| Error::Os {
+        path: folder.to_path_buf(),
+        action: "sync",
+        source,
+    })
 }
 
 #[cfg(test)]
