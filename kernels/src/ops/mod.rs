@@ -9,6 +9,7 @@ macro_rules! for_each_op {
     ($callback:ident) => {
         $callback! {
             rms_norm: RmsNorm,
+            linear: Linear,
         }
     };
 }
