@@ -10,6 +10,7 @@ macro_rules! for_each_op {
         $callback! {
             rms_norm: RmsNorm,
             linear: Linear,
+            linear_cross_entropy: LinearCrossEntropy,
         }
     };
 }
