@@ -9,6 +9,8 @@ macro_rules! for_each_op {
     ($callback:ident) => {
         $callback! {
             rms_norm: RmsNorm,
+            linear: Linear,
+            linear_cross_entropy: LinearCrossEntropy,
         }
     };
 }
