@@ -9,6 +9,12 @@ macro_rules! for_each_op {
     ($callback:ident) => {
         $callback! {
             rms_norm: RmsNorm,
+            add_rms_norm: AddRmsNorm,
+            embedding: Embedding,
+            rope: Rope,
+            swiglu: Swiglu,
+            geglu: Geglu,
+            dropout: Dropout,
         }
     };
 }
@@ -33,3 +39,5 @@ macro_rules! declare {
     };
 }
 for_each_op!(declare);
+
+pub use rope::RopeTable;
