@@ -4,6 +4,8 @@
 //! central differences *of that reference*. The differences are then exact to about 1e-9, so the
 //! bound measures the op's own arithmetic instead of hiding errors behind difference noise.
 
+mod threads;
+
 use medley_tensor::rng::Philox;
 use medley_tensor::{DType, Op, Tensor};
 

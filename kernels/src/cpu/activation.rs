@@ -48,7 +48,7 @@ pub(crate) fn silu(x: f32) -> (f32, f32) {
 /// (Hendrycks & Gimpel 2016; `gelu_pytorch_tanh`). `(1 + tanh u)/2 = σ(2u)` saves the tanh.
 #[inline(always)]
 pub(crate) fn gelu_tanh(x: f32) -> (f32, f32) {
-    const TWO_SQRT_2_PI: f32 = 1.595_769_1;
+    const TWO_SQRT_2_PI: f32 = 1.595_769;
     const CUBIC: f32 = 0.044_715;
     let s = sigmoid(TWO_SQRT_2_PI * x * (1.0 + CUBIC * x * x));
     let slope = TWO_SQRT_2_PI * (1.0 + 3.0 * CUBIC * x * x);
@@ -75,7 +75,7 @@ fn erf(x: f32) -> f32 {
     p = p * z + -2.101_024e-6;
     p = p * z + -5.692_506_4e-5;
     p = p * z + -7.349_906_3e-4;
-    p = p * z + -2.954_599_8e-3;
+    p = p * z + -2.954_6e-3;
     p = p * z + -1.609_603_3e-2;
     let mut q = -1.456_607_2e-5;
     q = q * z + -2.133_740_6e-4;

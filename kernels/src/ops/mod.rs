@@ -11,6 +11,12 @@ macro_rules! for_each_op {
             rms_norm: RmsNorm,
             linear: Linear,
             linear_cross_entropy: LinearCrossEntropy,
+            add_rms_norm: AddRmsNorm,
+            embedding: Embedding,
+            rope: Rope,
+            swiglu: Swiglu,
+            geglu: Geglu,
+            dropout: Dropout,
         }
     };
 }
@@ -35,3 +41,5 @@ macro_rules! declare {
     };
 }
 for_each_op!(declare);
+
+pub use rope::RopeTable;

@@ -20,6 +20,14 @@ fn dot8(a: &[f32], b: &[f32]) -> f32 {
     lanes.iter().sum::<f32>() + tail
 }
 
+fn norm_row(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) -> f32 {
+    let inv = 1.0 / (dot8(x, x) / x.len() as f32 + eps).sqrt();
+    for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
+        *y = x * inv * w;
+    }
+    inv
+}
+
 /// Writes `y` and returns `1 / rms` a row.
 pub(crate) fn forward(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) -> Vec<f32> {
     let h = weight.len();
@@ -29,17 +37,54 @@ pub(crate) fn forward(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) -> Vec
         .into_par_iter()
         .for_each(|(x, y, inv)| {
             for ((x, y), inv) in x.chunks(h).zip(y.chunks_mut(h)).zip(inv) {
-                *inv = 1.0 / (dot8(x, x) / h as f32 + eps).sqrt();
-                for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
-                    *y = x * *inv * w;
-                }
+                *inv = norm_row(x, weight, eps, y);
             }
         });
     inv_rms
 }
 
-/// `dx = r·(w·dy) − x·r³/H·Σ(w·dy·x)` with `r = 1 / rms`.
-pub(crate) fn backward_x(x: &[f32], weight: &[f32], inv_rms: &[f32], dy: &[f32], dx: &mut [f32]) {
+/// Writes `x = residual + delta` and its norm `y` while the row is in cache; returns `1 / rms` a row.
+pub(crate) fn add_forward(
+    residual: &[f32],
+    delta: &[f32],
+    weight: &[f32],
+    eps: f32,
+    y: &mut [f32],
+    x: &mut [f32],
+) -> Vec<f32> {
+    let h = weight.len();
+    let mut inv_rms = vec![0.0; x.len() / h];
+    let group = (GRAIN / h).max(1);
+    (
+        residual.par_chunks(h * group),
+        delta.par_chunks(h * group),
+        y.par_chunks_mut(h * group),
+        x.par_chunks_mut(h * group),
+        inv_rms.par_chunks_mut(group),
+    )
+        .into_par_iter()
+        .for_each(|(residual, delta, y, x, inv)| {
+            let sources = residual.chunks(h).zip(delta.chunks(h));
+            for ((((r, d), y), x), inv) in sources.zip(y.chunks_mut(h)).zip(x.chunks_mut(h)).zip(inv) {
+                for ((x, r), d) in x.iter_mut().zip(r).zip(d) {
+                    *x = r + d;
+                }
+                *inv = norm_row(x, weight, eps, y);
+            }
+        });
+    inv_rms
+}
+
+/// `dx = r·(w·dy) − x·r³/H·Σ(w·dy·x)` with `r = 1 / rms`, plus `extra` (a gradient that reached x
+/// by another way) where there is one.
+pub(crate) fn backward_x(
+    x: &[f32],
+    weight: &[f32],
+    inv_rms: &[f32],
+    dy: &[f32],
+    extra: Option<&[f32]>,
+    dx: &mut [f32],
+) {
     let h = weight.len();
     let group = (GRAIN / h).max(1);
     (
@@ -49,7 +94,8 @@ pub(crate) fn backward_x(x: &[f32], weight: &[f32], inv_rms: &[f32], dy: &[f32],
         inv_rms.par_chunks(group),
     )
         .into_par_iter()
-        .for_each(|(x, dy, dx, inv)| {
+        .enumerate()
+        .for_each(|(i, (x, dy, dx, inv))| {
             for (((x, dy), dx), r) in x.chunks(h).zip(dy.chunks(h)).zip(dx.chunks_mut(h)).zip(inv) {
                 for ((g, dy), w) in dx.iter_mut().zip(dy).zip(weight) {
                     *g = dy * w;
@@ -59,12 +105,17 @@ pub(crate) fn backward_x(x: &[f32], weight: &[f32], inv_rms: &[f32], dy: &[f32],
                     *g = r * (*g - x * c);
                 }
             }
+            if let Some(extra) = extra {
+                dx.iter_mut().zip(&extra[i * h * group..]).for_each(|(g, e)| *g += e);
+            }
         });
 }
 
 /// `dw = Σ_rows dy·x·r`.
 pub(crate) fn backward_weight(x: &[f32], h: usize, inv_rms: &[f32], dy: &[f32]) -> Vec<f32> {
-    let partial: Vec<Vec<f32>> = (x.par_chunks(h * BLOCK_ROWS), dy.par_chunks(h * BLOCK_ROWS), inv_rms.par_chunks(BLOCK_ROWS))
+    let blocks =
+        (x.par_chunks(h * BLOCK_ROWS), dy.par_chunks(h * BLOCK_ROWS), inv_rms.par_chunks(BLOCK_ROWS));
+    let partial: Vec<Vec<f32>> = blocks
         .into_par_iter()
         .map(|(x, dy, inv)| {
             let mut sum = vec![0.0; h];

@@ -56,16 +56,24 @@ impl Op for RmsNorm {
         needs: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         let (Some(saved), Some(dy)) = (saved, &grads[0]) else { return Ok(vec![None, None]) };
-        backward(&saved, dy, needs[0], needs[1])
+        Ok(backward(&saved, dy, None, needs[0], needs[1])?.into())
     }
 }
 
-/// `[dx, dw]`, shared with the op that adds a residual first.
-pub(crate) fn backward(saved: &Saved, dy: &Tensor, dx: bool, dw: bool) -> Result<Vec<Option<Tensor>>> {
+/// `[dx, dw]`, shared with the op that adds a residual first; `extra` is added to `dx`.
+pub(crate) fn backward(
+    saved: &Saved,
+    dy: &Tensor,
+    extra: Option<&Tensor>,
+    dx: bool,
+    dw: bool,
+) -> Result<[Option<Tensor>; 2]> {
     let (x, dy) = (saved.x.as_slice()?, dy.contiguous()?);
     let dx = if dx {
         let mut out = alloc::take(x.len());
-        cpu::backward_x(x, &saved.weight, &saved.inv_rms, dy.as_slice()?, &mut out);
+        let extra = extra.map(Tensor::contiguous).transpose()?;
+        let extra = extra.as_ref().map(Tensor::as_slice).transpose()?;
+        cpu::backward_x(x, &saved.weight, &saved.inv_rms, dy.as_slice()?, extra, &mut out);
         Some(Tensor::from_vec(out, saved.x.shape())?)
     } else {
         None
@@ -76,5 +84,5 @@ pub(crate) fn backward(saved: &Saved, dy: &Tensor, dx: bool, dw: bool) -> Result
     } else {
         None
     };
-    Ok(vec![dx, dw])
+    Ok([dx, dw])
 }

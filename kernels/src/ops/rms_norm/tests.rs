@@ -26,3 +26,8 @@ fn wrong_weight_is_an_error() {
     let w = Tensor::from_vec(vec![1.0f32; 2], &[2]).unwrap();
     assert!(RmsNorm { eps: 1e-5 }.forward(&[&x, &w], &[false, false]).is_err());
 }
+
+#[test]
+fn same_bits_on_any_thread_count() {
+    Check::new(RmsNorm { eps: 1e-5 }).input(&[900, 130]).input(&[130]).same_on_any_thread_count();
+}
