@@ -17,6 +17,7 @@ macro_rules! for_each_op {
             swiglu: Swiglu,
             geglu: Geglu,
             dropout: Dropout,
+            reshape: Reshape,
         }
     };
 }
