@@ -17,8 +17,8 @@ pub struct ConfigError {
     pub problem: String,
 }
 
-fn check(ok: bool, key: &'static str, problem: impl FnOnce() -> String) -> Result<(), ConfigError> {
-    if ok { Ok(()) } else { Err(ConfigError { key, problem: problem() }) }
+fn refuse_if(wrong: bool, key: &'static str, problem: impl FnOnce() -> String) -> Result<(), ConfigError> {
+    if wrong { Err(ConfigError { key, problem: problem() }) } else { Ok(()) }
 }
 
 fn expect<T: std::fmt::Display>(
@@ -27,7 +27,7 @@ fn expect<T: std::fmt::Display>(
     wanted: &str,
     got: T,
 ) -> Result<(), ConfigError> {
-    check(ok, key, || format!("expected {wanted}, got {got}"))
+    refuse_if(!ok, key, || format!("expected {wanted}, got {got}"))
 }
 
 impl TrainConfig {
@@ -49,29 +49,29 @@ impl TrainConfig {
 
     fn validate_together(&self) -> Result<(), ConfigError> {
         let full = self.lora.finetuning_type == FinetuningType::Full;
-        check(!(full && self.model.quantization_bit.is_some()), "quantization_bit", || {
+        refuse_if(full && self.model.quantization_bit.is_some(), "quantization_bit", || {
             "4-bit weights cannot be trained; use `finetuning_type: lora` (QLoRA) or drop quantization_bit"
                 .into()
         })?;
-        check(!(full && self.model.adapter_name_or_path.is_some()), "adapter_name_or_path", || {
+        refuse_if(full && self.model.adapter_name_or_path.is_some(), "adapter_name_or_path", || {
             "an adapter needs `finetuning_type: lora`; merge it first with `medley export` to train all weights"
                 .into()
         })?;
-        check(!(self.model.train_from_scratch && !full), "train_from_scratch", || {
+        refuse_if(self.model.train_from_scratch && !full, "train_from_scratch", || {
             "random weights must be trained as a whole; add `finetuning_type: full`".into()
         })?;
-        check(!(self.train.stage == Stage::Pt && self.data.task_prefix), "task_prefix", || {
+        refuse_if(self.train.stage == Stage::Pt && self.data.task_prefix, "task_prefix", || {
             "the `pt` stage has no prompts to put a task header into; drop it or use `stage: sft`".into()
         })?;
         let evaluates = self.train.eval_strategy != IntervalStrategy::No || self.train.do_eval;
         let has_eval_data = !self.data.eval_dataset.is_empty()
             || !self.data.eval_data_files.is_empty()
             || self.data.val_size > 0.0;
-        check(!evaluates || has_eval_data, "eval_strategy", || {
+        refuse_if(evaluates && !has_eval_data, "eval_strategy", || {
             "there is nothing to evaluate on; give val_size, eval_data_files or eval_dataset".into()
         })?;
-        check(
-            !(self.output.save_only_model && self.train.resume_from_checkpoint != super::Resume::No),
+        refuse_if(
+            self.output.save_only_model && self.train.resume_from_checkpoint != super::Resume::No,
             "save_only_model",
             || {
                 "checkpoints without optimizer state cannot be resumed from; drop it together with resume_from_checkpoint"
@@ -90,9 +90,14 @@ impl ModelArgs {
         if let Some(bits) = self.quantization_bit {
             expect(bits == 4, "quantization_bit", "4 (NF4), or nothing for the stored precision", bits)?;
         }
-        check(!(self.train_from_scratch && self.adapter_name_or_path.is_some()), "train_from_scratch", || {
-            "an adapter was trained on stored weights; drop adapter_name_or_path or train_from_scratch".into()
-        })
+        refuse_if(
+            self.train_from_scratch && self.adapter_name_or_path.is_some(),
+            "train_from_scratch",
+            || {
+                "an adapter was trained on stored weights; drop adapter_name_or_path or train_from_scratch"
+                    .into()
+            },
+        )
     }
 }
 
@@ -113,10 +118,10 @@ impl DataArgs {
             val_size,
         )?;
         let has_eval_files = !self.eval_dataset.is_empty() || !self.eval_data_files.is_empty();
-        check(!(val_size > 0.0 && has_eval_files), "val_size", || {
+        refuse_if(val_size > 0.0 && has_eval_files, "val_size", || {
             "evaluation data is already given by eval_dataset or eval_data_files; drop one".into()
         })?;
-        check(!(self.train_on_prompt && self.mask_history), "mask_history", || {
+        refuse_if(self.train_on_prompt && self.mask_history, "mask_history", || {
             "train_on_prompt learns every turn and mask_history only the last; drop one".into()
         })
     }
@@ -129,13 +134,13 @@ impl TaskArgs {
     /// [`ConfigError`] naming the option.
     pub fn validate(&self) -> Result<(), ConfigError> {
         for (task, &weight) in &self.task_weights {
-            check(weight.is_finite() && weight >= 0.0, "task_weights", || {
+            refuse_if(!weight.is_finite() || weight < 0.0, "task_weights", || {
                 format!("expected a weight of at least 0 for task `{task}`, got {weight}")
             })?;
         }
         let all_zero =
             !self.task_weights.is_empty() && self.task_weights.values().all(|&weight| weight == 0.0);
-        check(!all_zero, "task_weights", || "every weight is 0, so nothing would be learned".into())?;
+        refuse_if(all_zero, "task_weights", || "every weight is 0, so nothing would be learned".into())?;
         let temperature = self.sampling_temperature;
         expect(
             temperature.is_finite() && temperature > 0.0,
@@ -163,10 +168,10 @@ impl LoraArgs {
             self.lora_dropout,
         )?;
         if let LoraTarget::Modules(names) = &self.lora_target {
-            check(!names.is_empty() && names.iter().all(|name| !name.is_empty()), "lora_target", || {
+            refuse_if(names.is_empty() || names.iter().any(String::is_empty), "lora_target", || {
                 "expected `all` or module names such as `q_proj,v_proj`".into()
             })?;
-            check(!names.iter().any(|name| name == "all"), "lora_target", || {
+            refuse_if(names.iter().any(|name| name == "all"), "lora_target", || {
                 "`all` already names every linear layer; give it alone".into()
             })?;
         }
@@ -212,7 +217,7 @@ impl TrainArgs {
         )?;
         let warmup = self.warmup_ratio;
         expect((0.0..=1.0).contains(&warmup), "warmup_ratio", "a share in [0, 1]", warmup)?;
-        check(self.warmup_steps < 1.0 || self.warmup_steps.fract() == 0.0, "warmup_steps", || {
+        refuse_if(self.warmup_steps >= 1.0 && self.warmup_steps.fract() != 0.0, "warmup_steps", || {
             format!("expected a whole number of steps, or a share below 1, got {}", self.warmup_steps)
         })?;
         for (key, beta) in [("adam_beta1", self.adam_beta1), ("adam_beta2", self.adam_beta2)] {
@@ -233,21 +238,21 @@ impl TrainArgs {
             SchedulerType::Linear | SchedulerType::Constant | SchedulerType::ConstantWithWarmup => &[],
         };
         for (key, value) in &self.lr_scheduler_kwargs {
-            check(known.contains(&key.as_str()), "lr_scheduler_kwargs", || {
+            refuse_if(!known.contains(&key.as_str()), "lr_scheduler_kwargs", || {
                 if known.is_empty() {
                     format!("`{key}` is unknown: this lr_scheduler_type takes no settings")
                 } else {
                     format!("`{key}` is unknown: this lr_scheduler_type takes {}", known.join(", "))
                 }
             })?;
-            check(value.is_finite() && *value >= 0.0, "lr_scheduler_kwargs", || {
+            refuse_if(!value.is_finite() || *value < 0.0, "lr_scheduler_kwargs", || {
                 format!("expected a number of at least 0 for `{key}`, got {value}")
             })?;
         }
         if self.lr_scheduler_type == SchedulerType::CosineWithMinLr {
             let given =
                 ["min_lr", "min_lr_rate"].iter().filter(|key| self.lr_scheduler_kwargs.contains_key(**key));
-            check(given.count() == 1, "lr_scheduler_kwargs", || {
+            refuse_if(given.count() != 1, "lr_scheduler_kwargs", || {
                 "cosine_with_min_lr needs one of min_lr and min_lr_rate, e.g. `{min_lr_rate: 0.1}`".into()
             })?;
         }
@@ -274,7 +279,7 @@ impl GenerateArgs {
     /// [`ConfigError`] naming the option.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let temperature = self.temperature;
-        check(temperature.is_finite() && temperature > 0.0, "temperature", || {
+        refuse_if(!temperature.is_finite() || temperature <= 0.0, "temperature", || {
             format!(
                 "expected a number above 0, got {temperature}; for greedy decoding use `do_sample: false`"
             )
@@ -292,7 +297,7 @@ impl RunArgs {
     /// # Errors
     /// [`ConfigError`] naming the option.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        check(self.device == Device::Cpu, "device", || {
+        refuse_if(self.device != Device::Cpu, "device", || {
             format!("this build computes on the CPU only, got `{}`; use `device: cpu`", self.device)
         })?;
         expect(self.num_threads != Some(0), "num_threads", "at least 1 thread", 0)

@@ -1,0 +1,244 @@
+//! The options that do something: each fills the field of its name.
+
+use super::super::Cmd::{
+    self, Chat, Convert, DataCheck, DataShow, DataStats, Eval, Export, Generate, Logits, Predict, Quickstart,
+    Train,
+};
+use super::super::option::Kind::{Choice, Flag, FlagOrPath, Float, Int, IntList, List, Numbers, Path, Text};
+use super::super::option::{Opt, Section};
+
+const OPENS_MODEL: &[Cmd] =
+    &[Train, Eval, Predict, Generate, Chat, Export, Logits, DataCheck, DataShow, DataStats];
+const RUNS_MODEL: &[Cmd] = &[Train, Eval, Predict, Generate, Chat, Logits];
+const READS_DATA: &[Cmd] = &[Train, Eval, Predict, DataCheck, DataShow, DataStats];
+const RENDERS: &[Cmd] = &[Train, Eval, Predict, Generate, Chat, DataCheck, DataShow, DataStats];
+const SCORES: &[Cmd] = &[Train, Eval, Predict];
+const WRITES_TEXT: &[Cmd] = &[Train, Predict, Generate, Chat];
+const TRAIN: &[Cmd] = &[Train];
+
+pub const COMMAND: &[Opt] = &[
+    Opt::field(Section::Command, "prompt", Text, "what the user says").on(&[Generate]),
+    Opt::field(Section::Command, "input", Path, "GGUF file to read").on(&[Convert]),
+    Opt::field(
+        Section::Command,
+        "output",
+        Path,
+        "what to write: a folder, or for logits a .safetensors file",
+    )
+    .on(&[Convert, Logits]),
+    Opt::field(Section::Command, "input_ids", IntList, "tokens of one sequence").on(&[Logits]),
+    Opt::field(Section::Command, "export_dir", Path, "folder to write").on(&[Export]),
+    Opt::field(Section::Command, "export_size", Float, "largest size of one weight file, in GB")
+        .on(&[Export]),
+    Opt::field(Section::Command, "num_examples", Int, "examples to print").on(&[DataShow]),
+];
+
+pub const MODEL: &[Opt] = &[
+    Opt::field(Section::Model, "model_name_or_path", Path, "Hugging Face folder of the base model")
+        .on(OPENS_MODEL),
+    Opt::field(Section::Model, "adapter_name_or_path", Path, "PEFT folder of a LoRA adapter to load")
+        .on(&[Train, Eval, Predict, Generate, Chat, Export, Logits]),
+    Opt::field(Section::Model, "quantization_bit", Int, "4: hold the frozen base in 4 bits (QLoRA)")
+        .on(RUNS_MODEL),
+    Opt::field(Section::Model, "quantization_type", Choice(&["nf4"]), "code book of the 4-bit weights")
+        .on(RUNS_MODEL)
+        .instead("fp4 is not available; nf4 is the more accurate of the two at the same size"),
+    Opt::field(Section::Model, "double_quantization", Flag, "quantise the 4-bit blocks' scales too")
+        .on(RUNS_MODEL),
+    Opt::field(
+        Section::Model,
+        "train_from_scratch",
+        Flag,
+        "start from random weights instead of the stored ones",
+    )
+    .on(TRAIN),
+];
+
+pub const DATA: &[Opt] = &[
+    Opt::field(
+        Section::Data,
+        "data_files",
+        List,
+        "JSON or JSONL files; each example's task_name says its task",
+    )
+    .on(READS_DATA),
+    Opt::field(Section::Data, "eval_data_files", List, "files to evaluate or predict on").on(SCORES),
+    Opt::field(Section::Data, "dataset", List, "names of entries in dataset_info.json").on(READS_DATA),
+    Opt::field(Section::Data, "eval_dataset", List, "names of entries to evaluate or predict on").on(SCORES),
+    Opt::field(Section::Data, "dataset_dir", Path, "folder of dataset_info.json and of relative data_files")
+        .on(READS_DATA),
+    Opt::field(
+        Section::Data,
+        "template",
+        Text,
+        "alpaca, chatml, llama2, llama3, default; unset: the model's own",
+    )
+    .on(RENDERS),
+    Opt::field(Section::Data, "task_prefix", Flag, "put `### Task: QA` before the instruction (alpaca)")
+        .on(RENDERS),
+    Opt::field(Section::Data, "default_system", Text, "system message where an example has none").on(RENDERS),
+    Opt::field(Section::Data, "cutoff_len", Int, "longest example in tokens; longer ones are cut")
+        .on(READS_DATA),
+    Opt::field(Section::Data, "max_samples", Int, "keep the first N examples of each file").on(READS_DATA),
+    Opt::field(Section::Data, "val_size", Float, "hold out a share (0.1) or a number (200) of examples")
+        .on(SCORES),
+    Opt::field(Section::Data, "packing", Flag, "fill each sequence with examples up to cutoff_len").on(TRAIN),
+    Opt::field(Section::Data, "train_on_prompt", Flag, "learn the prompt's tokens too")
+        .on(&[Train, Eval, DataShow]),
+    Opt::field(Section::Data, "mask_history", Flag, "learn only a conversation's last turn")
+        .on(&[Train, Eval, DataShow]),
+    Opt::field(Section::Data, "disable_shuffling", Flag, "keep the examples in file order").on(TRAIN),
+];
+
+pub const TASKS: &[Opt] = &[
+    Opt::field(Section::Tasks, "task_weights", Numbers, "weight of each task in the loss; 1 where not named")
+        .on(&[Train, Eval]),
+    Opt::field(Section::Tasks, "task_weighting", Choice(&["fixed"]), "how the weights move in training")
+        .on(TRAIN),
+    Opt::field(
+        Section::Tasks,
+        "sampling_strategy",
+        Choice(&["proportional", "balanced", "temperature"]),
+        "a task's share of a step: by its examples, equal, or between",
+    )
+    .on(TRAIN),
+    Opt::field(
+        Section::Tasks,
+        "sampling_temperature",
+        Float,
+        "T of p(task) ∝ examples^(1/T); larger is more even",
+    )
+    .on(TRAIN),
+    Opt::field(
+        Section::Tasks,
+        "loss_reduction",
+        Choice(&["task_mean", "token_mean"]),
+        "mean over each task's tokens then weighted sum, or over all tokens",
+    )
+    .on(&[Train, Eval]),
+];
+
+pub const LORA: &[Opt] = &[
+    Opt::field(
+        Section::Lora,
+        "finetuning_type",
+        Choice(&["lora", "full"]),
+        "adapters on a frozen base, or all weights",
+    )
+    .on(TRAIN)
+    .instead("freeze and oft are not available; use lora with lora_target, or full"),
+    Opt::field(Section::Lora, "lora_rank", Int, "rank of the low-rank update").on(TRAIN),
+    Opt::field(Section::Lora, "lora_alpha", Float, "scale: the update counts alpha / rank; unset: 2 · rank")
+        .on(TRAIN),
+    Opt::field(Section::Lora, "lora_dropout", Float, "share of the adapter's input dropped").on(TRAIN),
+    Opt::field(Section::Lora, "lora_target", List, "all, or layers such as q_proj,v_proj").on(TRAIN),
+    Opt::field(Section::Lora, "use_rslora", Flag, "scale by alpha / √rank").on(TRAIN),
+];
+
+pub const OPTIMISATION: &[Opt] = &[
+    Opt::field(Section::Train, "stage", Choice(&["sft", "pt"]), "instruction / response pairs, or plain text")
+        .on(READS_DATA)
+        .instead("preference and reward stages (rm, ppo, dpo, kto) are not available; use sft or pt"),
+    Opt::field(Section::Train, "do_train", Flag, "train (implied by `medley train`)").on(TRAIN),
+    Opt::field(Section::Train, "do_eval", Flag, "evaluate after training").on(TRAIN),
+    Opt::field(Section::Train, "do_predict", Flag, "predict after training").on(TRAIN),
+    Opt::field(Section::Train, "per_device_train_batch_size", Int, "sequences in a micro-batch").on(TRAIN),
+    Opt::field(Section::Train, "gradient_accumulation_steps", Int, "micro-batches in an optimizer step").on(TRAIN),
+    Opt::field(Section::Train, "learning_rate", Float, "peak learning rate").on(TRAIN),
+    Opt::field(Section::Train, "num_train_epochs", Float, "passes over the data").on(TRAIN),
+    Opt::field(Section::Train, "max_steps", Int, "optimizer steps; a positive number overrides num_train_epochs")
+        .on(TRAIN),
+    Opt::field(
+        Section::Train,
+        "lr_scheduler_type",
+        Choice(&["linear", "cosine", "constant", "constant_with_warmup", "cosine_with_min_lr"]),
+        "shape of the learning rate",
+    )
+    .on(TRAIN)
+    .instead("cosine_with_min_lr comes nearest to a decay with a floor or restarts"),
+    Opt::field(Section::Train, "lr_scheduler_kwargs", Numbers, "min_lr, min_lr_rate or num_cycles of the schedule")
+        .on(TRAIN),
+    Opt::field(Section::Train, "warmup_ratio", Float, "share of the steps that warm up").on(TRAIN),
+    Opt::field(Section::Train, "warmup_steps", Float, "steps that warm up; overrides warmup_ratio").on(TRAIN),
+    Opt::field(
+        Section::Train,
+        "optim",
+        Choice(&["adamw_torch", "adamw_torch_fused", "adamw_hf"]),
+        "AdamW, under Hugging Face's names for it",
+    )
+    .on(TRAIN)
+    .instead("AdamW is the one optimizer here; with adapters its state is small, so 8-bit and paged ones save little"),
+    Opt::field(Section::Train, "weight_decay", Float, "AdamW's decoupled weight decay").on(TRAIN),
+    Opt::field(Section::Train, "adam_beta1", Float, "AdamW's β₁").on(TRAIN),
+    Opt::field(Section::Train, "adam_beta2", Float, "AdamW's β₂").on(TRAIN),
+    Opt::field(Section::Train, "adam_epsilon", Float, "AdamW's ε").on(TRAIN),
+    Opt::field(Section::Train, "max_grad_norm", Float, "clip gradients to this global norm; 0: off").on(TRAIN),
+    Opt::field(Section::Train, "gradient_checkpointing", Flag, "recompute activations: less memory, a third slower")
+        .on(TRAIN),
+    Opt::field(Section::Train, "eval_strategy", Choice(&["no", "steps", "epoch"]), "when to evaluate").on(TRAIN),
+    Opt::field(Section::Train, "eval_steps", Float, "steps between evaluations; unset: logging_steps").on(TRAIN),
+    Opt::field(Section::Train, "eval_on_start", Flag, "evaluate before the first step too").on(TRAIN),
+    Opt::field(Section::Train, "per_device_eval_batch_size", Int, "sequences in an evaluation batch").on(SCORES),
+    Opt::field(
+        Section::Train,
+        "resume_from_checkpoint",
+        FlagOrPath,
+        "go on from a checkpoint folder; true: the newest of output_dir",
+    )
+    .on(TRAIN),
+];
+
+pub const OUTPUT: &[Opt] = &[
+    Opt::field(Section::Output, "output_dir", Path, "folder of everything the run writes")
+        .on(&[Train, Eval, Predict, Quickstart]),
+    Opt::field(Section::Output, "overwrite_output_dir", Flag, "start anew in a folder that holds a run")
+        .on(&[Train, Quickstart]),
+    Opt::field(Section::Output, "logging_strategy", Choice(&["no", "steps", "epoch"]), "when to log")
+        .on(TRAIN),
+    Opt::field(Section::Output, "logging_steps", Float, "steps between log entries; below 1: a share of all")
+        .on(TRAIN),
+    Opt::field(Section::Output, "logging_first_step", Flag, "log the first step too").on(TRAIN),
+    Opt::field(
+        Section::Output,
+        "save_strategy",
+        Choice(&["no", "steps", "epoch"]),
+        "when to save a checkpoint",
+    )
+    .on(TRAIN)
+    .instead("`best` is not available; trainer_state.json names the best checkpoint of those saved"),
+    Opt::field(Section::Output, "save_steps", Float, "steps between checkpoints; below 1: a share of all")
+        .on(TRAIN),
+    Opt::field(Section::Output, "save_total_limit", Int, "keep the newest N checkpoints").on(TRAIN),
+    Opt::field(Section::Output, "save_only_model", Flag, "checkpoints without what a resume needs").on(TRAIN),
+    Opt::field(Section::Output, "plot_loss", Flag, "draw training_loss.png and .svg").on(TRAIN),
+];
+
+pub const GENERATE: &[Opt] = &[
+    Opt::field(Section::Generate, "do_sample", Flag, "draw at random; false: always the likeliest token")
+        .on(WRITES_TEXT),
+    Opt::field(Section::Generate, "temperature", Float, "below 1 sharpens, above 1 flattens").on(WRITES_TEXT),
+    Opt::field(Section::Generate, "top_p", Float, "keep the likeliest tokens up to this probability; 1: off")
+        .on(WRITES_TEXT),
+    Opt::field(Section::Generate, "top_k", Int, "keep the N likeliest tokens; 0: off").on(WRITES_TEXT),
+    Opt::field(Section::Generate, "max_new_tokens", Int, "most tokens of a completion").on(WRITES_TEXT),
+    Opt::field(Section::Generate, "repetition_penalty", Float, "above 1 discourages repeating; 1: off")
+        .on(WRITES_TEXT),
+    Opt::field(Section::Generate, "skip_special_tokens", Flag, "leave special tokens out of the text")
+        .on(WRITES_TEXT),
+];
+
+const SEEDED: &[Cmd] = &[Train, Eval, Predict, Generate, Chat, Quickstart];
+
+pub const RUN: &[Opt] = &[
+    Opt::field(Section::Run, "seed", Int, "seed of initialisation, dropout and sampling").on(SEEDED),
+    Opt::field(Section::Run, "data_seed", Int, "seed of the order of examples; unset: seed").on(SCORES),
+    Opt::field(Section::Run, "device", Text, "where to compute: cpu").on(RUNS_MODEL),
+    Opt::field(Section::Run, "num_threads", Int, "CPU threads; unset: one a core")
+        .on(&[Train, Eval, Predict, Generate, Chat, Export, Convert, Logits, Quickstart]),
+];
+
+pub const RENAMED: &[Opt] = &[
+    Opt::renamed("evaluation_strategy", "eval_strategy"),
+    Opt::renamed("per_gpu_train_batch_size", "per_device_train_batch_size"),
+    Opt::renamed("per_gpu_eval_batch_size", "per_device_eval_batch_size"),
+];

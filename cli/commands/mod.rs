@@ -1,0 +1,79 @@
+//! The commands there are, and how one is chosen.
+
+use std::ffi::OsString;
+
+use anyhow::Result;
+
+use crate::args::{self, Cmd, Settings, UsageError};
+
+/// A command's body.
+type Run = fn(&Settings) -> Result<()>;
+
+/// Every command of this binary: one line each; help, parsing and dispatch follow from it.
+const COMMANDS: &[(Cmd, Run)] = &[];
+
+/// Reads the words after `medley`, and runs the command they name.
+///
+/// # Errors
+/// [`UsageError`] when the words cannot be used; otherwise what the command reports.
+pub fn dispatch(words: impl Iterator<Item = OsString>) -> Result<()> {
+    let words = words.map(utf8).collect::<Result<Vec<String>>>()?;
+    let offered: Vec<Cmd> = COMMANDS.iter().map(|(cmd, _)| *cmd).collect();
+    match words.first().map(String::as_str) {
+        None | Some("--help" | "-h") => print!("{}", args::overview(&offered)),
+        Some("--version" | "-V") => println!("medley {}", env!("CARGO_PKG_VERSION")),
+        Some("help") => print!("{}", help_on(&words[1..], &offered)?),
+        Some(_) => {
+            let (cmd, run, rest) = choose(&words)?;
+            let line = args::read_line(&cmd.spec(), rest)?;
+            if line.help {
+                print!("{}", args::command_help(cmd));
+                return Ok(());
+            }
+            let assembled = args::assemble(cmd, line)?;
+            for note in &assembled.notes {
+                eprintln!("note: {note}");
+            }
+            run(&assembled.settings)?;
+        }
+    }
+    Ok(())
+}
+
+fn utf8(word: OsString) -> Result<String> {
+    let shown = word.to_string_lossy().into_owned();
+    word.into_string().map_err(|_| UsageError::new(format!("`{shown}` is not UTF-8 text")).into())
+}
+
+fn help_on(words: &[String], offered: &[Cmd]) -> Result<String> {
+    if words.is_empty() {
+        return Ok(args::overview(offered));
+    }
+    if words == ["llamafactory"] {
+        return Ok(args::compatibility_help());
+    }
+    Ok(args::command_help(choose(words)?.0))
+}
+
+/// The command that the first word or two name, and the words after it.
+fn choose(words: &[String]) -> Result<(Cmd, Run, &[String])> {
+    for (cmd, run) in COMMANDS {
+        let name: Vec<&str> = cmd.spec().name.split(' ').collect();
+        if words.len() >= name.len() && words.iter().zip(&name).all(|(word, part)| word == part) {
+            return Ok((*cmd, *run, &words[name.len()..]));
+        }
+    }
+    let names: Vec<&str> = COMMANDS.iter().map(|(cmd, _)| cmd.spec().name).collect();
+    let typed = words.first().map_or("", String::as_str);
+    let begun: Vec<&str> =
+        names.iter().copied().filter(|name| name.starts_with(&format!("{typed} "))).collect();
+    if !begun.is_empty() {
+        return Err(UsageError::new(format!("`medley {typed}` is one of: {}", begun.join(", "))).into());
+    }
+    let near =
+        names.iter().max_by(|a, b| strsim::jaro_winkler(typed, a).total_cmp(&strsim::jaro_winkler(typed, b)));
+    let guess = near.filter(|name| strsim::jaro_winkler(typed, name) >= 0.8);
+    let hint = guess
+        .map_or("`medley help` lists the commands".to_string(), |name| format!("did you mean `{name}`?"));
+    Err(UsageError::new(format!("there is no command `{typed}`; {hint}")).into())
+}
