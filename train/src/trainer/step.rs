@@ -7,7 +7,8 @@
 
 use crate::Result;
 use crate::config::LossReduction;
-use crate::data::Example;
+use crate::data::Dataset;
+use crate::mix::{PackedBatch, label_counts, pack};
 use medley_autograd::no_grad;
 use medley_model::{Labels, Llama, Pass, Sequences};
 
@@ -58,7 +59,7 @@ impl StepLoss {
 }
 
 /// How a step's tokens are weighed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Weighing {
     /// α of each task.
     pub alpha: Vec<f64>,
@@ -66,67 +67,60 @@ pub struct Weighing {
     pub reduction: LossReduction,
 }
 
-/// The labels of one example as `(row, target)`: `row` predicts `target` at `row + 1`.
-fn labels_of(example: &Example) -> impl Iterator<Item = (u32, u32)> + '_ {
-    example.labels.iter().flat_map(|span| {
-        // Position 0 has nothing before it to predict it from.
-        (span.positions.start.max(1)..span.positions.end)
-            .map(move |p| (p - 1, span.token.unwrap_or(example.ids[p as usize])))
-    })
-}
-
-/// Labelled tokens by task over `examples`.
-pub fn count_labels(examples: &[&Example], tasks: usize) -> Vec<u64> {
-    let mut counts = vec![0; tasks];
-    for e in examples {
-        counts[e.task as usize] += labels_of(e).count() as u64;
+impl Weighing {
+    /// The weight of one token of each task in a step with these many labelled tokens a task.
+    fn token_weights(&self, labelled: &[u64]) -> Vec<f64> {
+        let total: u64 = labelled.iter().sum();
+        self.alpha
+            .iter()
+            .zip(labelled)
+            .map(|(alpha, n)| match self.reduction {
+                LossReduction::TaskMean => alpha / (*n).max(1) as f64,
+                LossReduction::TokenMean => alpha / total.max(1) as f64,
+            })
+            .collect()
     }
-    counts
 }
 
-/// Runs `examples` through the model in micro-batches of at most `micro_batch_size` examples.
-/// With `train`, gradients are accumulated into the parameters; `first_micro_batch` numbers the
-/// micro-batches over the run (dropout depends on it).
+/// Runs the examples `indices` of `data` through the model in micro-batches of at most
+/// `micro_batch_size` examples. With `train`, gradients are accumulated into the parameters.
 ///
 /// # Errors
 /// When an id is out of range or an op refuses; a non-finite loss is reported by the caller.
 pub fn run_examples(
     model: &Llama,
-    examples: &[&Example],
+    data: &Dataset,
+    indices: &[u32],
     micro_batch_size: usize,
     weighing: &Weighing,
     train: Option<Training>,
 ) -> Result<StepLoss> {
     let tasks = weighing.alpha.len();
-    let labelled = count_labels(examples, tasks);
-    let total: u64 = labelled.iter().sum();
-    let weight_of = |task: usize| match weighing.reduction {
-        LossReduction::TaskMean => weighing.alpha[task] / labelled[task].max(1) as f64,
-        LossReduction::TokenMean => weighing.alpha[task] / total.max(1) as f64,
-    };
-    let mut out = StepLoss::new(tasks);
-    for (i, batch) in examples.chunks(micro_batch_size.max(1)).enumerate() {
-        let sequences = Sequences::pack(batch.iter().map(|e| &e.ids[..]));
-        let (mut rows, mut targets, mut weights, mut row_tasks) = (vec![], vec![], vec![], vec![]);
-        for (e, start) in batch.iter().zip(sequences.cu_seqlens.iter()) {
-            let task = e.task as usize;
-            out.examples[task] += 1;
-            for (row, target) in labels_of(e) {
-                rows.push(start + row);
-                targets.push(target);
-                weights.push(weight_of(task) as f32);
-                row_tasks.push(task);
-            }
+    let batches: Vec<PackedBatch> = indices.chunks(micro_batch_size.max(1)).map(|c| pack(data, c)).collect();
+    let labelled = label_counts(&batches, tasks);
+    let weight_of = weighing.token_weights(&labelled);
+    let mut out = StepLoss { labelled, ..StepLoss::new(tasks) };
+    for &i in indices {
+        if let Some(example) = data.get(i as usize) {
+            out.examples[example.task.index()] += 1;
         }
-        out.tokens += sequences.ids.len() as u64;
-        if rows.is_empty() {
+    }
+    for (i, batch) in batches.into_iter().enumerate() {
+        out.tokens += batch.ids.len() as u64;
+        if batch.label_rows.is_empty() {
             continue;
         }
-        let labels = Labels { rows: rows.into(), targets: targets.into(), weights: weights.into() };
+        let weights: Vec<f32> = batch.label_tasks.iter().map(|t| weight_of[t.index()] as f32).collect();
+        let sequences = Sequences {
+            ids: batch.ids.into(),
+            positions: batch.position_ids.into(),
+            cu_seqlens: batch.cu_seqlens.into(),
+        };
+        let labels =
+            Labels { rows: batch.label_rows.into(), targets: batch.labels.into(), weights: weights.into() };
         let nll = match &train {
             Some(training) => {
-                let pass = training.pass(i as u64);
-                let hidden = model.hidden(&sequences, &pass)?;
+                let hidden = model.hidden(&sequences, &training.pass(i as u64))?;
                 let (loss, nll) = model.loss(&hidden, &labels)?;
                 drop(hidden);
                 loss.backward()?;
@@ -137,13 +131,12 @@ pub fn run_examples(
                 Ok(model.loss(&hidden, &labels)?.1)
             })?,
         };
-        for (nll, task) in nll.as_slice::<f32>()?.iter().zip(row_tasks) {
-            out.nll[task] += f64::from(*nll);
-            out.labelled[task] += 1;
+        for (nll, task) in nll.as_slice::<f32>()?.iter().zip(&batch.label_tasks) {
+            out.nll[task.index()] += f64::from(*nll);
         }
     }
     // From the f64 sums: the reported loss does not depend on the cut either.
-    out.loss = (0..tasks).map(|t| weight_of(t) * out.nll[t]).sum();
+    out.loss = weight_of.iter().zip(&out.nll).map(|(w, nll)| w * nll).sum();
     Ok(out)
 }
 

@@ -1,0 +1,183 @@
+//! From a configuration to everything a run needs: tokenizer, data, tasks, model.
+
+use super::step::Weighing;
+use crate::config::{FinetuningType, LoraTarget, Stage, TaskArgs, TrainConfig};
+use crate::data::{self, Dataset, LoadOptions, PtOptions, Split, Tasks};
+use crate::{Error, Result};
+use medley_model::adapter::{LoraConfig, Targets};
+use medley_model::template::{RenderOptions, Renderer};
+use medley_model::tokenizer::Tokenizer;
+use medley_model::{BaseStorage, Llama, ModelConfig};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The model folder a configuration names.
+///
+/// # Errors
+/// When it names none, or the folder does not exist.
+pub fn model_folder(config: &TrainConfig) -> Result<PathBuf> {
+    let folder = config.model.model_name_or_path.clone().ok_or_else(|| {
+        Error::Run("model_name_or_path is not set; give the folder of a model (config.json, model.safetensors)".into())
+    })?;
+    if !folder.is_dir() {
+        return Err(Error::Run(format!(
+            "model_name_or_path: {} is not a folder; give the path of a downloaded model, with config.json and \
+             model.safetensors in it",
+            folder.display()
+        )));
+    }
+    Ok(folder)
+}
+
+/// Tokenizer and prompt format of a configuration.
+///
+/// # Errors
+/// When the tokenizer cannot be read or the template does not fit it.
+pub fn renderer(config: &TrainConfig) -> Result<Renderer> {
+    let tokenizer = Arc::new(Tokenizer::from_folder(&model_folder(config)?)?);
+    let options = RenderOptions {
+        train_on_prompt: config.data.train_on_prompt,
+        mask_history: config.data.mask_history,
+        task_prefix: config.data.task_prefix,
+        default_system: config.data.default_system.clone(),
+        cutoff_len: Some(config.data.cutoff_len),
+    };
+    Ok(Renderer::new(config.data.template.as_deref(), tokenizer, options)?)
+}
+
+/// Training and evaluation examples, with one numbering of tasks.
+pub struct RunData {
+    /// The tasks.
+    pub tasks: Tasks,
+    /// What is learned.
+    pub train: Dataset,
+    /// What is held out, if anything.
+    pub eval: Option<Dataset>,
+}
+
+/// Reads and tokenises the data of a configuration.
+///
+/// # Errors
+/// The first row that cannot be used, with file and line; a split that leaves one side empty.
+pub fn load_data(config: &TrainConfig, renderer: Option<&Renderer>, tokenizer: &Tokenizer) -> Result<RunData> {
+    let mut tasks = Tasks::default();
+    let options = LoadOptions { max_samples: config.data.max_samples, seed: data_seed(config) };
+    let mut load = |split: Split, tasks: &mut Tasks| -> Result<Option<Dataset>> {
+        let files = data::data_files(&config.data, split)?;
+        if files.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(match (config.train.stage, renderer) {
+            (Stage::Sft, Some(renderer)) => data::load_sft(&files, renderer, &options, tasks)?,
+            _ => {
+                let pt = PtOptions {
+                    cutoff_len: config.data.cutoff_len,
+                    packing: config.data.packing.unwrap_or(true),
+                };
+                data::load_pt(&files, tokenizer, pt, &options, tasks)?
+            }
+        }))
+    };
+    let all = load(Split::Train, &mut tasks)?.ok_or_else(|| {
+        Error::Run("there is no training data: set data_files (a.jsonl,b.jsonl) or dataset with dataset_dir".into())
+    })?;
+    let mut eval = load(Split::Eval, &mut tasks)?;
+    let train = if config.data.val_size > 0.0 {
+        let (train, held_out) = all.split(config.data.val_size, data_seed(config))?;
+        eval = Some(held_out);
+        train
+    } else {
+        all
+    };
+    Ok(RunData { tasks, train, eval })
+}
+
+/// `data_seed`, else `seed`.
+pub fn data_seed(config: &TrainConfig) -> u64 {
+    config.run.data_seed.unwrap_or(config.run.seed)
+}
+
+/// α of each task, 1 where `task_weights` names none.
+///
+/// # Errors
+/// When `task_weights` names a task that the data does not have.
+pub fn weighing(args: &TaskArgs, tasks: &Tasks) -> Result<Weighing> {
+    let mut alpha = vec![1.0; tasks.len()];
+    for (name, weight) in &args.task_weights {
+        let id = tasks.find(name).ok_or_else(|| {
+            Error::Run(format!(
+                "task_weights: there is no task `{name}` in the data; its tasks are {}",
+                tasks.names().join(", ")
+            ))
+        })?;
+        alpha[id.index()] = *weight;
+    }
+    Ok(Weighing { alpha, reduction: args.loss_reduction })
+}
+
+/// The adapter a configuration asks for, `None` for full fine-tuning.
+pub fn lora_config(config: &TrainConfig) -> Option<LoraConfig> {
+    (config.lora.finetuning_type == FinetuningType::Lora).then(|| LoraConfig {
+        rank: config.lora.lora_rank,
+        alpha: config.lora.alpha(),
+        dropout: config.lora.lora_dropout,
+        targets: match &config.lora.lora_target {
+            LoraTarget::All => Targets::All,
+            LoraTarget::Modules(kinds) => Targets::Kinds(kinds.clone()),
+        },
+        rslora: config.lora.use_rslora,
+    })
+}
+
+/// How the base model's weights are held.
+pub fn storage(config: &TrainConfig, full: bool) -> BaseStorage {
+    match config.model.quantization_bit {
+        Some(_) => BaseStorage::Nf4 { double_quantization: config.model.double_quantization },
+        None if full => BaseStorage::Trainable,
+        None => BaseStorage::Mapped,
+    }
+}
+
+/// The model to train, with its adapter's settings (`None`: everything is trained).
+///
+/// # Errors
+/// When the model or the adapter to go on from cannot be read.
+pub fn training_model(config: &TrainConfig) -> Result<(Llama, Option<LoraConfig>)> {
+    let folder = model_folder(config)?;
+    let lora = lora_config(config);
+    if config.model.train_from_scratch {
+        let model = Llama::from_scratch(ModelConfig::from_folder(&folder)?, config.run.seed)?;
+        return Ok((model, None));
+    }
+    let mut model = Llama::open(&folder, storage(config, lora.is_none()))?;
+    let Some(mut lora) = lora else { return Ok((model, None)) };
+    match &config.model.adapter_name_or_path {
+        Some(adapter) => {
+            let mut loaded = model.load_lora(adapter)?;
+            loaded.dropout = lora.dropout;
+            lora = loaded;
+        }
+        None => model.attach_lora(&lora, config.run.seed)?,
+    }
+    Ok((model, Some(lora)))
+}
+
+/// The model to evaluate or talk to: base and, where one is named, its adapter.
+///
+/// # Errors
+/// When either cannot be read.
+pub fn inference_model(config: &TrainConfig) -> Result<Llama> {
+    open_model(&model_folder(config)?, config.model.adapter_name_or_path.as_deref(), storage(config, false))
+}
+
+/// A base model with an optional adapter.
+///
+/// # Errors
+/// When either cannot be read.
+pub fn open_model(folder: &Path, adapter: Option<&Path>, storage: BaseStorage) -> Result<Llama> {
+    let mut model = Llama::open(folder, storage)?;
+    if let Some(adapter) = adapter {
+        model.load_lora(adapter)?;
+    }
+    Ok(model)
+}
