@@ -2,6 +2,9 @@
 //! `cpu.rs` (forward beside backward), `tests.rs`. One line in [`crate::for_each_op`] registers it:
 //! this file declares its module from the list, `autograd` makes a method of `Var` from it, and the
 //! test harness demands a gradient check.
+//!
+//! Kernels without a gradient (the optimizer's update, the gradient norm, casts, quantisation) are no
+//! ops: they work on slices in place and are listed in [`crate::updates`].
 
 /// Calls `$callback! { folder: Struct, … }` with every differentiable op.
 #[macro_export]

@@ -367,7 +367,15 @@ fn encode(x: f32) -> u8 {
     NF4_THRESHOLDS.iter().map(|&t| u8::from(x > t)).sum()
 }
 
-/// Double quantisation: absmax minus its mean, in blocks of 256, against the dynamic map.
+impl Absmax {
+    /// Double quantisation of the scales of a whole matrix: absmax minus its mean, in blocks of 256,
+    /// against the dynamic map. [`Nf4Matrix::quantize`] does it by itself; this is for code that
+    /// quantises a matrix in parts.
+    pub fn double_quantize(absmax: &[f32]) -> Absmax {
+        quantize_absmax(absmax)
+    }
+}
+
 fn quantize_absmax(absmax: &[f32]) -> Absmax {
     let count = absmax.len().max(1) as f64;
     let offset = (absmax.iter().map(|&v| f64::from(v)).sum::<f64>() / count) as f32;

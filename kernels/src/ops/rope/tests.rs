@@ -19,9 +19,9 @@ fn reference(x: &Array, rot_dim: usize, factor: f64, interleaved: bool, position
     for (t, p) in positions.iter().enumerate() {
         for h in 0..heads {
             let at = (t * heads + h) * d;
-            for i in 0..half {
+            for (i, f) in freq.iter().enumerate() {
                 let (a, b) = if interleaved { (2 * i, 2 * i + 1) } else { (i, i + half) };
-                let angle = f64::from(*p) * f64::from(freq[i]);
+                let angle = f64::from(*p) * f64::from(*f);
                 let (re, im) = (x.data[at + a], x.data[at + b]);
                 out.data[at + a] = factor * (re * angle.cos() - im * angle.sin());
                 out.data[at + b] = factor * (im * angle.cos() + re * angle.sin());
