@@ -30,10 +30,7 @@ pub(crate) fn add_into(sum: &mut Tensor, grad: &Tensor) -> Result<()> {
         return Err(Error::shape("accumulate", format!("{:?}", sum.shape()), grad.shape()));
     }
     let grad = grad.contiguous()?;
-    for (s, g) in sum.as_mut_slice::<f32>()?.iter_mut().zip(grad.as_slice::<f32>()?) {
-        *s += g;
-    }
-    Ok(())
+    medley_kernels::updates::accumulate::accumulate(sum.as_mut_slice()?, grad.as_slice()?)
 }
 
 impl Var {

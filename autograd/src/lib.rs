@@ -7,6 +7,7 @@
 
 mod backward;
 mod checkpoint;
+pub mod optim;
 mod param;
 mod var;
 

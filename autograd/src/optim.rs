@@ -10,13 +10,13 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamWConfig {
     /// Decay of the first moment.
-    pub beta1: f32,
+    pub beta1: f64,
     /// Decay of the second moment.
-    pub beta2: f32,
+    pub beta2: f64,
     /// Added to the root of the second moment.
-    pub eps: f32,
+    pub eps: f64,
     /// Decoupled weight decay; norms and biases are left out, as transformers does.
-    pub weight_decay: f32,
+    pub weight_decay: f64,
 }
 
 /// AdamW over a fixed list of parameters, with its moments.

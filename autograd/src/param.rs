@@ -83,11 +83,10 @@ impl Param {
     /// gradient. The gradient is kept; call [`Param::zero_grad`] after.
     ///
     /// # Errors
-    /// None of its own; those of the tensor layer.
-    pub fn update(&self, update: impl FnOnce(&mut [f32], &[f32])) -> Result<()> {
+    /// Those of `update`.
+    pub fn update(&self, update: impl FnOnce(&mut [f32], &[f32]) -> Result<()>) -> Result<()> {
         let Some(grad) = self.grad() else { return Ok(()) };
         let mut value = self.value.write().unwrap_or_else(PoisonError::into_inner);
-        update(value.as_mut_slice::<f32>()?, grad.as_slice::<f32>()?);
-        Ok(())
+        update(value.as_mut_slice::<f32>()?, grad.as_slice::<f32>()?)
     }
 }

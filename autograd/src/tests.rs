@@ -102,7 +102,11 @@ fn updates_happen_in_place() {
     let w = Param::new("w", tensor(&[1.0, 2.0, 0.5], &[3])).unwrap();
     let before = w.value().as_slice::<f32>().unwrap().as_ptr();
     norm(&Var::from(tensor(&X, &[2, 3])), &w.var()).backward_with(ones(&[2, 3])).unwrap();
-    w.update(|v, g| v.iter_mut().zip(g).for_each(|(v, g)| *v -= g)).unwrap();
+    w.update(|v, g| {
+        v.iter_mut().zip(g).for_each(|(v, g)| *v -= g);
+        Ok(())
+    })
+    .unwrap();
     assert_eq!(before, w.value().as_slice::<f32>().unwrap().as_ptr());
     assert_ne!(w.value().to_vec_f32().unwrap(), [1.0, 2.0, 0.5]);
     assert!(w.set(tensor(&[1.0], &[1])).is_err());

@@ -1,0 +1,137 @@
+//! Going on from a checkpoint: parameters, moments and history; data order and dropout follow from
+//! the step's number.
+
+use super::checkpoint::{self, newest_intact, read_tensor, verify, write_tensors};
+use super::Trainer;
+use crate::config::{Resume, TrainConfig};
+use crate::events::{Event, EventSink};
+use crate::state::{TrainerState, write_json};
+use crate::{Error, Result};
+use medley_tensor::Tensor;
+use medley_tensor::io::Safetensors;
+use medley_tensor::ledger::{self, Category};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+const OPTIMIZER: &str = "optimizer.safetensors";
+const RUN: &str = "run.json";
+
+/// What must be the same for the data order and the updates to continue.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RunKey {
+    seed: u64,
+    data_seed: u64,
+    examples: usize,
+    step_size: usize,
+    total_steps: u64,
+    parameters: usize,
+}
+
+/// The checkpoint that `config` goes on from.
+///
+/// # Errors
+/// When a named checkpoint is damaged, or the output folder holds a run that nothing says to
+/// continue or to overwrite.
+pub(super) fn source(
+    config: &TrainConfig,
+    output_dir: &Path,
+    sink: &mut dyn EventSink,
+) -> Result<Option<PathBuf>> {
+    let newest = |sink: &mut dyn EventSink| newest_intact(output_dir, &mut |m| sink.event(&Event::Warning(m)));
+    match &config.train.resume_from_checkpoint {
+        Resume::From(path) => {
+            verify(path)?;
+            Ok(Some(path.clone()))
+        }
+        Resume::Latest => {
+            let found = newest(sink)?;
+            if found.is_none() {
+                sink.event(&Event::Warning(format!(
+                    "{} holds no usable checkpoint: starting from the first step",
+                    output_dir.display()
+                )));
+            }
+            Ok(found)
+        }
+        Resume::No if config.output.overwrite_output_dir => {
+            for (_, old) in checkpoint::list(output_dir)? {
+                std::fs::remove_dir_all(&old).map_err(Error::io(&old))?;
+            }
+            Ok(None)
+        }
+        Resume::No => {
+            let occupied = !checkpoint::list(output_dir)?.is_empty()
+                || output_dir.join(crate::state::TRAINER_STATE).is_file();
+            if occupied {
+                return Err(Error::Run(format!(
+                    "output_dir {} already holds a run. To go on with it: --resume_from_checkpoint true. \
+                     To start anew and replace it: --overwrite_output_dir true. Or choose another folder",
+                    output_dir.display()
+                )));
+            }
+            Ok(None)
+        }
+    }
+}
+
+impl Trainer<'_> {
+    fn run_key(&self) -> RunKey {
+        RunKey {
+            seed: self.config.run.seed,
+            data_seed: super::setup::data_seed(self.config),
+            examples: self.data.train.len(),
+            step_size: super::step_size(self.config),
+            total_steps: self.total_steps,
+            parameters: self.optimizer.params().iter().map(|p| p.value().numel()).sum(),
+        }
+    }
+
+    pub(super) fn write_optimizer(&self, folder: &Path) -> Result<()> {
+        let mut tensors: Vec<(String, Tensor)> = vec![];
+        for (p, (m, v)) in self.optimizer.params().iter().zip(self.optimizer.moments()) {
+            tensors.push((format!("param/{}", p.name()), p.value()));
+            tensors.push((format!("exp_avg/{}", p.name()), m.clone()));
+            tensors.push((format!("exp_avg_sq/{}", p.name()), v.clone()));
+        }
+        write_tensors(&folder.join(OPTIMIZER), &tensors)?;
+        write_json(&folder.join(RUN), &self.run_key())
+    }
+
+    pub(super) fn restore(&mut self, folder: &Path) -> Result<()> {
+        let bad = |message: String| Error::Checkpoint { path: folder.to_path_buf(), message };
+        let path = folder.join(RUN);
+        let text = std::fs::read_to_string(&path).map_err(|e| {
+            bad(format!(
+                "{RUN} cannot be read ({e}); checkpoints saved with save_only_model cannot be resumed, \
+                 start from their weights with model_name_or_path or adapter_name_or_path instead"
+            ))
+        })?;
+        let saved: RunKey = serde_json::from_str(&text).map_err(|e| bad(format!("{RUN}: {e}")))?;
+        let now = self.run_key();
+        if saved != now {
+            return Err(bad(format!(
+                "it belongs to a run with other settings: saved {saved:?}, now {now:?}; resume with the same \
+                 data, seed, batch size and number of steps"
+            )));
+        }
+        let file = Safetensors::open(folder.join(OPTIMIZER))?;
+        let mut moments = vec![];
+        for p in self.optimizer.params() {
+            let name = p.name();
+            {
+                let _scope = ledger::scope(Category::Adapters);
+                p.set(read_tensor(&file, &format!("param/{name}"), p)?)?;
+            }
+            let _scope = ledger::scope(Category::Optimizer);
+            moments.push((
+                read_tensor(&file, &format!("exp_avg/{name}"), p)?,
+                read_tensor(&file, &format!("exp_avg_sq/{name}"), p)?,
+            ));
+        }
+        let state = TrainerState::read(folder)?;
+        self.optimizer.restore(state.global_step, moments)?;
+        self.state = TrainerState { max_steps: self.state.max_steps, ..state };
+        Ok(())
+    }
+}
