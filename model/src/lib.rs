@@ -6,6 +6,7 @@ pub mod config;
 mod error;
 pub mod export;
 pub mod generate;
+pub mod gguf;
 pub mod llama;
 pub mod projection;
 pub mod rope;
