@@ -28,6 +28,8 @@ mod operand;
 mod pack;
 #[cfg(target_arch = "x86_64")]
 mod pack_avx2;
+#[cfg(target_arch = "x86_64")]
+mod pack_nf4_avx2;
 #[cfg(test)]
 mod tests;
 mod workspace;

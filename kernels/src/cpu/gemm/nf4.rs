@@ -72,7 +72,7 @@ impl Nf4Ref<'_> {
     #[inline]
     pub(super) fn get(&self, index: usize) -> f32 {
         let pair = self.codes[index / 2];
-        let code = if index % 2 == 0 { pair >> 4 } else { pair & 15 };
+        let code = if index.is_multiple_of(2) { pair >> 4 } else { pair & 15 };
         LEVELS[usize::from(code)] * self.absmax(index / BLOCK)
     }
 
