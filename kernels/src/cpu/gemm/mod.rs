@@ -23,7 +23,6 @@ mod micro;
 #[cfg(target_arch = "x86_64")]
 mod micro_avx2;
 mod micro_portable;
-mod nf4;
 mod operand;
 mod pack;
 #[cfg(target_arch = "x86_64")]
@@ -38,7 +37,6 @@ use thiserror::Error;
 
 use super::{Isa, isa};
 use blocking::Product;
-pub use nf4::{AbsmaxRef, Nf4Ref};
 pub use operand::{MatData, MatMut, MatRef};
 
 /// What can be wrong with a product's operands.

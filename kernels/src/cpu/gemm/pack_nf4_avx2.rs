@@ -7,8 +7,10 @@
 
 use std::arch::x86_64::*;
 
+use medley_tensor::quant::Nf4Ref;
+use medley_tensor::quant::nf4::{BLOCK, NF4_CODE};
+
 use super::micro::NR;
-use super::nf4::{BLOCK, LEVELS, Nf4Ref};
 use super::pack::{Block, Lanes};
 
 /// Packs NF4 into panels of 16 lanes, if the strides are ones it knows: false means that nothing was done.
@@ -24,7 +26,7 @@ pub(super) unsafe fn pack(data: &Nf4Ref, src: &Lanes, block: Block, out: &mut [f
             && src.depth_stride.is_multiple_of(NR)
             && block.lane0.is_multiple_of(NR)
         {
-            pack_along_lanes(data, src.depth_stride, block, out);
+            pack_along_lanes(data, src, block, out);
         } else {
             return false;
         }
@@ -40,7 +42,7 @@ fn planes() -> [__m256i; 4] {
         let mut planes = [[0; 16]; 4];
         let mut code = 0;
         while code < 16 {
-            let bytes = LEVELS[code].to_le_bytes();
+            let bytes = NF4_CODE[code].to_le_bytes();
             let mut plane = 0;
             while plane < 4 {
                 planes[plane][code] = bytes[plane];
@@ -99,7 +101,7 @@ unsafe fn pack_along_depth(data: &Nf4Ref, lane_stride: usize, block: Block, out:
                     // rows are whole blocks.
                     next_block = usize::MAX;
                     for (scale, start) in absmax.iter_mut().zip(starts) {
-                        *scale = data.absmax((start + k) / BLOCK);
+                        *scale = data.absmax.get((start + k) / BLOCK);
                         next_block = next_block.min(k + BLOCK - (start + k) % BLOCK);
                     }
                 }
@@ -136,18 +138,18 @@ unsafe fn pack_along_depth(data: &Nf4Ref, lane_stride: usize, block: Block, out:
 /// As [`pack`], with `lane_stride == 1`; `depth_stride` and `lane0` are multiples of 16, so that the 16
 /// lanes of a panel share a block.
 #[target_feature(enable = "avx2")]
-unsafe fn pack_along_lanes(data: &Nf4Ref, depth_stride: usize, block: Block, out: &mut [f32]) {
+unsafe fn pack_along_lanes(data: &Nf4Ref, src: &Lanes, block: Block, out: &mut [f32]) {
     let planes = planes();
     let nibble = _mm_set1_epi8(15);
     let kc = block.kc;
     let paired = block.lanes - block.lanes % (2 * NR);
     for k in 0..kc {
-        let start = (block.k0 + k) * depth_stride + block.lane0;
+        let start = (block.k0 + k) * src.depth_stride + block.lane0;
         for lane in (0..paired).step_by(2 * NR) {
             let first = start + lane;
             let codes = &data.codes[first / 2..first / 2 + NR];
             let to = &mut out[lane * kc..(lane + 2 * NR) * kc];
-            let scales = [data.absmax(first / BLOCK), data.absmax((first + NR) / BLOCK)];
+            let scales = [data.absmax.get(first / BLOCK), data.absmax.get((first + NR) / BLOCK)];
             // SAFETY: `codes` holds 16 bytes; row k of the two panels starts at k·16 and (kc + k)·16 of
             // `to`, which is two panels long.
             unsafe {
@@ -165,7 +167,7 @@ unsafe fn pack_along_lanes(data: &Nf4Ref, depth_stride: usize, block: Block, out
             }
         }
         for lane in paired..block.lanes {
-            out[(lane / NR * kc + k) * NR + lane % NR] = data.get(start + lane);
+            out[(lane / NR * kc + k) * NR + lane % NR] = src.data.get(start + lane);
         }
     }
 }
