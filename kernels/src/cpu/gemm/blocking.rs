@@ -18,6 +18,8 @@ const NC: usize = 2048;
 const FEW_ROWS: usize = 24;
 /// Up to this many columns, rows of an f32 A are used so little that they are read where they are.
 const FEW_COLUMNS: usize = 64;
+/// How much wider a strip is where B runs along its columns.
+const WIDE: usize = 4;
 /// Panels of B packed by one task.
 const PANELS_A_TASK: usize = 4;
 /// Below this many multiply-adds, waking another thread costs more than it brings.
@@ -173,7 +175,10 @@ impl<'a> Product<'a> {
     /// into a buffer that stays in its cache.
     fn few_rows(&self) {
         let kc_max = block_depth(self.k);
-        let strip = PANELS_A_TASK * NR;
+        // Where B runs along its columns, a strip is as wide as a row of it in a page, so that the memory
+        // is read in long runs; otherwise a narrow one leaves more tasks.
+        let wide = if self.b.lane_stride == 1 && self.b.depth_stride != 1 { WIDE } else { 1 };
+        let strip = wide * PANELS_A_TASK * NR;
         let strips = self.n.div_ceil(strip);
         let rows = self.m.next_multiple_of(MR);
         let run = |packed_a: Option<&[f32]>| {

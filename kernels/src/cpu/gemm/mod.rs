@@ -23,11 +23,12 @@ mod micro;
 #[cfg(target_arch = "x86_64")]
 mod micro_avx2;
 mod micro_portable;
-mod nf4;
 mod operand;
 mod pack;
 #[cfg(target_arch = "x86_64")]
 mod pack_avx2;
+#[cfg(target_arch = "x86_64")]
+mod pack_nf4_avx2;
 #[cfg(test)]
 mod tests;
 mod workspace;
@@ -36,7 +37,6 @@ use thiserror::Error;
 
 use super::{Isa, isa};
 use blocking::Product;
-pub use nf4::{AbsmaxRef, Nf4Ref};
 pub use operand::{MatData, MatMut, MatRef};
 
 /// What can be wrong with a product's operands.

@@ -2,7 +2,9 @@
 
 use half::{bf16, f16};
 
-use super::nf4::Nf4Ref;
+use medley_tensor::quant::nf4::{BLOCK, NESTED_BLOCK, NF4_CODE};
+use medley_tensor::quant::{AbsmaxRef, Nf4Ref};
+
 use super::{GemmError, Result};
 
 /// The elements of a borrowed matrix.
@@ -25,7 +27,7 @@ impl MatData<'_> {
             MatData::F32(data) => data.len(),
             MatData::Bf16(data) => data.len(),
             MatData::F16(data) => data.len(),
-            MatData::Nf4(data) => data.rows * data.cols,
+            MatData::Nf4(data) => data.rows.saturating_mul(data.cols),
         }
     }
 
@@ -36,7 +38,11 @@ impl MatData<'_> {
             MatData::F32(data) => data[index],
             MatData::Bf16(data) => data[index].to_f32(),
             MatData::F16(data) => data[index].to_f32(),
-            MatData::Nf4(data) => data.get(index),
+            MatData::Nf4(data) => {
+                let pair = data.codes[index / 2];
+                let code = if index.is_multiple_of(2) { pair >> 4 } else { pair & 15 };
+                NF4_CODE[usize::from(code)] * data.absmax.get(index / BLOCK)
+            }
         }
     }
 }
@@ -67,7 +73,7 @@ impl<'a> MatRef<'a> {
         col_stride: usize,
     ) -> Result<MatRef<'a>> {
         if let MatData::Nf4(nf4) = &data {
-            nf4.check()?;
+            check_nf4(nf4)?;
         }
         check_bounds("operand", data.len(), rows, cols, row_stride, col_stride)?;
         Ok(MatRef { data, rows, cols, row_stride, col_stride })
@@ -133,6 +139,25 @@ impl<'a> MatMut<'a> {
     /// As [`MatMut::new`].
     pub fn row_major(data: &'a mut [f32], rows: usize, cols: usize) -> Result<MatMut<'a>> {
         MatMut::new(data, rows, cols, cols)
+    }
+}
+
+fn check_nf4(nf4: &Nf4Ref) -> Result<()> {
+    let (rows, cols) = (nf4.rows, nf4.cols);
+    let expect = |part, need: usize, have: usize| {
+        if have < need { Err(GemmError::Nf4 { part, need, have, rows, cols }) } else { Ok(()) }
+    };
+    let Some(len) = rows.checked_mul(cols) else {
+        return expect("codes", usize::MAX, nf4.codes.len());
+    };
+    let blocks = len.div_ceil(BLOCK);
+    expect("codes", len.div_ceil(2), nf4.codes.len())?;
+    match nf4.absmax {
+        AbsmaxRef::F32(scales) => expect("absmax", blocks, scales.len()),
+        AbsmaxRef::Double { codes, nested, .. } => {
+            expect("absmax", blocks, codes.len())?;
+            expect("nested absmax", blocks.div_ceil(NESTED_BLOCK), nested.len())
+        }
     }
 }
 

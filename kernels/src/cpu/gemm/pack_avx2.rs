@@ -5,23 +5,44 @@ use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
+use super::micro::NR;
 use super::operand::MatData;
 use super::pack::{Block, Lanes, pack_portable};
 
-/// A storage type that is read eight elements at a time, widened to f32.
+/// A storage type that is widened to f32 while it is read.
 trait Load: Copy {
+    /// How many depths [`Load::transpose`] takes at once, at most 16.
+    const DEPTHS: usize;
+    /// Reads eight consecutive elements.
+    ///
     /// # Safety
     /// Eight elements at `src` are readable; the machine has AVX2 and F16C.
     unsafe fn load8(src: *const Self) -> __m256;
+    /// Reads [`Load::DEPTHS`] elements of eight rows; entry k of the result (the first `DEPTHS` of 16) holds
+    /// element k of every row.
+    ///
+    /// # Safety
+    /// `DEPTHS` elements at each of `rows` are readable; the machine has AVX2 and F16C.
+    unsafe fn transpose(rows: [*const Self; 8]) -> [__m256; 16];
     /// One element in f32.
     fn widen(self) -> f32;
 }
 
 impl Load for f32 {
+    const DEPTHS: usize = 8;
     #[inline(always)]
     unsafe fn load8(src: *const f32) -> __m256 {
         // SAFETY: the caller's contract.
         unsafe { _mm256_loadu_ps(src) }
+    }
+    #[inline(always)]
+    unsafe fn transpose(rows: [*const f32; 8]) -> [__m256; 16] {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let mut out = [_mm256_setzero_ps(); 16];
+            out[..8].copy_from_slice(&transpose8(rows.map(|row| _mm256_loadu_ps(row))));
+            out
+        }
     }
     #[inline(always)]
     fn widen(self) -> f32 {
@@ -29,7 +50,19 @@ impl Load for f32 {
     }
 }
 
+/// Eight rows of sixteen 16-bit elements; entry q of the result holds elements 2q (low half of a lane) and
+/// 2q + 1 (high half) of every row.
+///
+/// # Safety
+/// 16 elements at each of `rows` are readable; the machine has AVX2.
+#[inline(always)]
+unsafe fn transpose_pairs<T>(rows: [*const T; 8]) -> [__m256i; 8] {
+    // SAFETY: the caller's contract.
+    unsafe { transpose8(rows.map(|row| _mm256_loadu_ps(row.cast()))).map(|pairs| _mm256_castps_si256(pairs)) }
+}
+
 impl Load for bf16 {
+    const DEPTHS: usize = 16;
     #[inline(always)]
     unsafe fn load8(src: *const bf16) -> __m256 {
         // SAFETY: the caller's contract. A bfloat16 is the upper half of an f32.
@@ -39,16 +72,46 @@ impl Load for bf16 {
         }
     }
     #[inline(always)]
+    unsafe fn transpose(rows: [*const bf16; 8]) -> [__m256; 16] {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let mut out = [_mm256_setzero_ps(); 16];
+            let high = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+            for (q, pair) in transpose_pairs(rows).into_iter().enumerate() {
+                out[2 * q] = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pair));
+                out[2 * q + 1] = _mm256_castsi256_ps(_mm256_and_si256(pair, high));
+            }
+            out
+        }
+    }
+    #[inline(always)]
     fn widen(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
     }
 }
 
 impl Load for f16 {
+    const DEPTHS: usize = 16;
     #[inline(always)]
     unsafe fn load8(src: *const f16) -> __m256 {
         // SAFETY: the caller's contract.
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(src.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn transpose(rows: [*const f16; 8]) -> [__m256; 16] {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let mut out = [_mm256_setzero_ps(); 16];
+            let low = _mm256_set1_epi32(0xffff);
+            for (q, pair) in transpose_pairs(rows).into_iter().enumerate() {
+                // Low halves then high halves in each 128-bit part; the permutation gathers the parts.
+                let halves = _mm256_packus_epi32(_mm256_and_si256(pair, low), _mm256_srli_epi32::<16>(pair));
+                let halves = _mm256_permute4x64_epi64::<0b11_01_10_00>(halves);
+                out[2 * q] = _mm256_cvtph_ps(_mm256_castsi256_si128(halves));
+                out[2 * q + 1] = _mm256_cvtph_ps(_mm256_extracti128_si256::<1>(halves));
+            }
+            out
+        }
     }
     #[inline(always)]
     fn widen(self) -> f32 {
@@ -67,7 +130,11 @@ pub(super) unsafe fn pack<const W: usize>(src: &Lanes, block: Block, out: &mut [
             MatData::F32(data) => pack_typed::<W, f32>(data, src, block, out),
             MatData::Bf16(data) => pack_typed::<W, bf16>(data, src, block, out),
             MatData::F16(data) => pack_typed::<W, f16>(data, src, block, out),
-            MatData::Nf4(_) => pack_portable::<W>(src, block, out),
+            MatData::Nf4(data) => {
+                if W != NR || !super::pack_nf4_avx2::pack(&data, src, block, out) {
+                    pack_portable::<W>(src, block, out);
+                }
+            }
         }
     }
 }
@@ -99,7 +166,7 @@ unsafe fn pack_along_depth<const W: usize, T: Load>(
     out: &mut [f32],
 ) {
     let kc = block.kc;
-    let whole = kc - kc % 8;
+    let whole = kc - kc % T::DEPTHS;
     for (p, panel) in out.chunks_exact_mut(W * kc).enumerate() {
         for group in (0..W).step_by(8) {
             let width = (W - group).min(8);
@@ -109,14 +176,14 @@ unsafe fn pack_along_depth<const W: usize, T: Load>(
                 &data[start..start + kc]
             });
             let dst = panel.as_mut_ptr();
-            for k in (0..whole).step_by(8) {
-                // SAFETY: k + 8 <= kc, the length of each row. The store of 8 lanes at depth k + j ends at
-                // (k + j)·W + group + 8, inside the panel unless width < 8 and this is the last depth,
-                // which takes the masked store; a store that runs into the next depth's lanes is
-                // overwritten by that depth's own store.
+            for k in (0..whole).step_by(T::DEPTHS) {
+                // SAFETY: k + DEPTHS <= kc, the length of each row. The store of 8 lanes at depth k + j ends
+                // at (k + j)·W + group + 8, inside the panel unless width < 8 and this is the last depth,
+                // which takes the masked store (slow, so only there); a store that runs into the next
+                // depth's lanes is overwritten by that depth's own store.
                 unsafe {
-                    let columns = transpose8(std::array::from_fn(|j| T::load8(rows[j].as_ptr().add(k))));
-                    for (j, &column) in columns.iter().enumerate() {
+                    let columns = T::transpose(rows.map(|row| row.as_ptr().add(k)));
+                    for (j, &column) in columns.iter().enumerate().take(T::DEPTHS) {
                         let at = dst.add((k + j) * W + group);
                         if width == 8 || k + j + 1 < kc {
                             _mm256_storeu_ps(at, column);
@@ -154,21 +221,17 @@ unsafe fn pack_along_lanes<const W: usize, T: Load>(
         let start = (block.k0 + k) * depth_stride + block.lane0;
         let row = &data[start..start + block.lanes];
         for p in 0..panels {
-            let to = &mut out[(p * kc + k) * W..][..W];
-            let from = &row[p * W..][..W];
-            // SAFETY: `from` and `to` hold W elements, and W is 6 or 16: whole vectors, then a part of one
-            // that is read only where eight elements are left in the row.
-            unsafe {
-                for g in (0..W).step_by(8) {
-                    if W - g >= 8 {
-                        _mm256_storeu_ps(to.as_mut_ptr().add(g), T::load8(from.as_ptr().add(g)));
-                    } else if p * W + g + 8 <= row.len() {
-                        let value = T::load8(from.as_ptr().add(g));
-                        _mm256_maskstore_ps(to.as_mut_ptr().add(g), first_lanes(W - g), value);
-                    } else {
-                        for j in g..W {
-                            to[j] = from[j].widen();
-                        }
+            let at = (p * kc + k) * W;
+            let from = &row[p * W..];
+            let to = &mut out[at..(p + 1) * kc * W];
+            for g in (0..W).step_by(8) {
+                // A whole vector may run into the next depth's lanes: their own store comes later.
+                if from.len() >= g + 8 && to.len() >= g + 8 {
+                    // SAFETY: eight elements are left in `from` and in `to`.
+                    unsafe { _mm256_storeu_ps(to.as_mut_ptr().add(g), T::load8(from.as_ptr().add(g))) };
+                } else {
+                    for j in g..W.min(g + 8) {
+                        to[j] = from[j].widen();
                     }
                 }
             }

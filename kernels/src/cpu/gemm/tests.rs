@@ -1,4 +1,5 @@
 use half::{bf16, f16};
+use medley_tensor::quant::{AbsmaxRef, Nf4Ref};
 
 use super::*;
 

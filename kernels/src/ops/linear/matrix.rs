@@ -1,7 +1,6 @@
 //! Tensors as operands of the matrix engine: any storage, used where it lies.
 
-use crate::cpu::gemm::{AbsmaxRef, GemmError, MatData, MatMut, MatRef, Nf4Ref, gemm};
-use medley_tensor::quant;
+use crate::cpu::gemm::{GemmError, MatData, MatMut, MatRef, gemm};
 use medley_tensor::storage::CpuStorage;
 use medley_tensor::{Error, Result, Tensor};
 
@@ -26,7 +25,7 @@ pub(crate) fn matrix<'a>(op: &'static str, t: &'a Tensor) -> Result<MatRef<'a>> 
         CpuStorage::F32(b) => MatData::F32(&b.as_slice()[start..]),
         CpuStorage::BF16(b) => MatData::Bf16(&b.as_slice()[start..]),
         CpuStorage::F16(b) => MatData::F16(&b.as_slice()[start..]),
-        CpuStorage::Nf4 { matrix, .. } if start == 0 => MatData::Nf4(nf4(matrix.as_ref())),
+        CpuStorage::Nf4 { matrix, .. } if start == 0 => MatData::Nf4(matrix.as_ref()),
         CpuStorage::Nf4 { .. } => {
             let message = "an NF4 weight is used whole; this is a view that starts inside one";
             return Err(Error::value(op, message));
@@ -34,16 +33,6 @@ pub(crate) fn matrix<'a>(op: &'static str, t: &'a Tensor) -> Result<MatRef<'a>> 
         _ => return Err(Error::dtype(op, "f32, bf16, f16 or nf4", t.dtype())),
     };
     Ok(MatRef::new(data, *rows, *cols, *row_stride, *col_stride)?)
-}
-
-fn nf4(view: quant::Nf4Ref<'_>) -> Nf4Ref<'_> {
-    let absmax = match view.absmax {
-        quant::AbsmaxRef::F32(scales) => AbsmaxRef::F32(scales),
-        quant::AbsmaxRef::Double { codes, map, nested, offset } => {
-            AbsmaxRef::Double { codes, map, nested, offset }
-        }
-    };
-    Nf4Ref { codes: view.codes, absmax, rows: view.rows, cols: view.cols }
 }
 
 /// Row-major f32 rows as an operand.
