@@ -11,6 +11,7 @@ macro_rules! for_each_op {
             rms_norm: RmsNorm,
             linear: Linear,
             linear_cross_entropy: LinearCrossEntropy,
+            attention: Attention,
         }
     };
 }
