@@ -21,6 +21,7 @@ macro_rules! for_each_op {
             geglu: Geglu,
             dropout: Dropout,
             reshape: Reshape,
+            attention: Attention,
         }
     };
 }
