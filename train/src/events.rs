@@ -1,0 +1,109 @@
+//! What a run tells whoever watches it: a progress bar, a log, a test.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::state::LogEntry;
+
+/// What a run is going to do, told once at its start.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Plan {
+    /// Optimizer steps of the whole run.
+    pub total_steps: u64,
+    /// Optimizer steps already behind it, when it is resumed.
+    pub first_step: u64,
+    /// Passes over the data.
+    pub num_epochs: f64,
+    /// Sequences in an optimizer step.
+    pub sequences_per_step: usize,
+    /// Examples of each task, by name.
+    pub tasks: Vec<(String, usize)>,
+    /// Numbers that are trained.
+    pub trainable_parameters: u64,
+    /// Numbers of the model, those of the adapter included.
+    pub total_parameters: u64,
+}
+
+/// Something that happened in a run.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The first step is about to be taken.
+    RunStarted(Plan),
+    /// An optimizer step was taken.
+    StepFinished {
+        /// Steps completed.
+        step: u64,
+        /// Its loss.
+        loss: f64,
+        /// Tokens a second since the run started.
+        tokens_per_second: f64,
+    },
+    /// A training entry was added to the history.
+    StepLogged(LogEntry),
+    /// An evaluation entry was added to the history.
+    Evaluated(LogEntry),
+    /// A checkpoint is complete on disk.
+    CheckpointSaved {
+        /// Steps completed.
+        step: u64,
+        /// Its folder.
+        path: PathBuf,
+    },
+    /// Something the user should know, though the run goes on.
+    Warning(String),
+    /// The run stops early, at the user's wish.
+    Interrupted {
+        /// Steps completed.
+        step: u64,
+        /// The checkpoint to go on from.
+        checkpoint: Option<PathBuf>,
+    },
+    /// The last step is behind.
+    Finished(Summary),
+}
+
+/// How a run went.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Summary {
+    /// Steps completed.
+    pub steps: u64,
+    /// Mean loss over the steps of this run.
+    pub train_loss: f64,
+    /// Wall time of training.
+    pub runtime: Duration,
+    /// Tokens a second over the whole run.
+    pub tokens_per_second: f64,
+    /// Most memory in use at once.
+    pub peak_memory_bytes: u64,
+    /// Where the results are.
+    pub output_dir: PathBuf,
+}
+
+/// Whoever watches a run. Any `FnMut(&Event)` is one.
+pub trait EventSink {
+    /// Takes note of an event; the run waits until it returns.
+    fn event(&mut self, event: &Event);
+}
+
+impl<F: FnMut(&Event)> EventSink for F {
+    fn event(&mut self, event: &Event) {
+        self(event);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closure_is_a_sink() {
+        fn run(sink: &mut dyn EventSink) {
+            sink.event(&Event::Warning("one".into()));
+            sink.event(&Event::Finished(Summary::default()));
+        }
+        let mut seen = Vec::new();
+        run(&mut |event: &Event| seen.push(event.clone()));
+        assert_eq!(seen, [Event::Warning("one".into()), Event::Finished(Summary::default())]);
+    }
+}
