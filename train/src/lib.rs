@@ -6,3 +6,5 @@ pub mod events;
 pub mod schedule;
 pub mod state;
 pub use error::{Error, Result};
+pub mod data;
+pub mod mix;
