@@ -213,6 +213,11 @@ fn llama3_factor(wavelength: f64, factor: f64) -> f64 {
 /// The file holds only the factors: the largest is the scaling factor, and the rest must be what the
 /// released constants give.
 fn llama3_scaling(file: &Gguf, theta: f64, head_dim: usize) -> Result<Value> {
+    let shape = &file.info("rope_freqs.weight")?.shape;
+    if shape[..] != [head_dim / 2] {
+        let message = format!("`rope_freqs.weight` has shape {shape:?}, expected [{}]", head_dim / 2);
+        return Err(Error::unsupported(file, message));
+    }
     let mut factors = vec![0f32; head_dim / 2];
     file.dequantize_row("rope_freqs.weight", 0, &mut factors)?;
     let largest = f64::from(factors.iter().copied().fold(1.0, f32::max));

@@ -67,6 +67,11 @@ fn the_config_says_what_the_metadata_says() {
     assert_eq!(tokenizer["eos_token"], "<|im_end|>");
     assert_eq!(tokenizer["add_bos_token"], false);
     assert_eq!(tokenizer["chat_template"], "{% for m in messages %}{{ m['content'] }}{% endfor %}");
+    let read = crate::ModelConfig::from_folder(&output).unwrap();
+    assert_eq!((read.head_dim, read.rope_theta, read.tie_word_embeddings), (16, 100_000.0, true));
+    let read = crate::tokenizer::Tokenizer::from_folder(&output).unwrap();
+    assert_eq!((read.eos_ids(), read.add_bos_token()), ([2].as_slice(), false));
+    assert!(read.is_special(1) && read.chat_template().is_some());
 }
 
 #[test]
@@ -152,6 +157,18 @@ fn rope_scaling_is_read_or_recognised() {
 }
 
 #[test]
+fn rope_factors_that_are_not_llama_3s_are_refused() {
+    // The first factor is 1: the fastest frequency is left alone.
+    let factors = |first: f32| [first.to_le_bytes(), 1f32.to_le_bytes()].concat();
+    let (result, _) = altered_file("llama3.gguf", &factors(1.0), &factors(2.0));
+    let message = result.unwrap_err().to_string();
+    assert!(message.contains("factor 0 is 2, expected 1"), "{message}");
+    let theta = |v: f32| pair("llama.rope.freq_base", 6, &v.to_le_bytes());
+    let (result, _) = altered_file("llama3.gguf", &theta(500_000.0), &theta(10_000.0));
+    assert!(result.unwrap_err().to_string().contains("`rope_freqs.weight` is not LLaMA 3's"));
+}
+
+#[test]
 fn untied_heads_and_biases_are_kept_and_q_and_k_biases_reordered() {
     let (_guard, output, summary) = convert_variant("llama3.gguf");
     assert!(!summary.tie_word_embeddings);
@@ -199,8 +216,12 @@ fn an_output_in_use_is_left_alone() {
 
 /// The tiny file with one byte sequence replaced by another of the same length.
 fn altered(from: &[u8], to: &[u8]) -> (Result<Summary>, usize) {
+    altered_file("tiny.gguf", from, to)
+}
+
+fn altered_file(name: &str, from: &[u8], to: &[u8]) -> (Result<Summary>, usize) {
     assert_eq!(from.len(), to.len());
-    let mut bytes = std::fs::read(fixture("tiny.gguf")).unwrap();
+    let mut bytes = std::fs::read(fixture(name)).unwrap();
     let at = bytes.windows(from.len()).position(|w| w == from).unwrap();
     bytes[at..at + from.len()].copy_from_slice(to);
     let folder = tempfile::tempdir().unwrap();
