@@ -55,8 +55,9 @@ fn names(p: &Projection) -> (String, String) {
 
 impl Llama {
     fn blocks_mut(&mut self) -> Result<Vec<&mut Projection>> {
-        self.projections_mut()
-            .ok_or_else(|| Error::Request("adapters cannot be attached while a forward pass is under way".into()))
+        self.projections_mut().ok_or_else(|| {
+            Error::Request("adapters cannot be attached while a forward pass is under way".into())
+        })
     }
 
     /// Attaches fresh adapters: A uniform in ±1/√in (Kaiming, a = √5, as PEFT does), B zero, so
@@ -115,7 +116,8 @@ impl Llama {
         let _scope = ledger::scope(Category::Adapters);
         let read = |name: &str, dims: [Option<usize>; 2]| -> Result<Tensor> {
             let info = files.info(name)?;
-            let fits = info.shape.len() == 2 && info.shape.iter().zip(dims).all(|(n, d)| d.is_none_or(|d| d == *n));
+            let fits =
+                info.shape.len() == 2 && info.shape.iter().zip(dims).all(|(n, d)| d.is_none_or(|d| d == *n));
             if !fits {
                 let want = dims.map(|d| d.map_or("r".to_string(), |d| d.to_string())).join(", ");
                 return Err(Error::file(
@@ -146,7 +148,11 @@ impl Llama {
             let a = read(&name_a, [None, Some(input)])?;
             let b = read(&name_b, [Some(out), Some(a.shape()[0])])?;
             if a.shape()[0] != config.rank {
-                let message = format!("`{name_a}` has rank {}; adapter_config.json says r = {}", a.shape()[0], config.rank);
+                let message = format!(
+                    "`{name_a}` has rank {}; adapter_config.json says r = {}",
+                    a.shape()[0],
+                    config.rank
+                );
                 return Err(Error::file(&weights_path, message));
             }
             found += 2;
@@ -159,7 +165,11 @@ impl Llama {
         }
         let all = files.names().count();
         if found == 0 || found != all {
-            let known: Vec<String> = self.projections().filter(|p| p.lora.is_some()).flat_map(|p| <[String; 2]>::from(names(p))).collect();
+            let known: Vec<String> = self
+                .projections()
+                .filter(|p| p.lora.is_some())
+                .flat_map(|p| <[String; 2]>::from(names(p)))
+                .collect();
             let extra: Vec<&str> = files.names().filter(|n| !known.iter().any(|k| k == n)).take(3).collect();
             return Err(Error::file(
                 &weights_path,
@@ -259,8 +269,18 @@ fn read_config(path: &Path) -> Result<LoraConfig> {
         _ => true,
     };
     for key in [
-        "use_dora", "use_qalora", "use_bdlora", "fan_in_fan_out", "lora_bias", "modules_to_save", "rank_pattern",
-        "alpha_pattern", "layer_replication", "trainable_token_indices", "target_parameters", "alora_invocation_tokens",
+        "use_dora",
+        "use_qalora",
+        "use_bdlora",
+        "fan_in_fan_out",
+        "lora_bias",
+        "modules_to_save",
+        "rank_pattern",
+        "alpha_pattern",
+        "layer_replication",
+        "trainable_token_indices",
+        "target_parameters",
+        "alora_invocation_tokens",
     ] {
         if map.get(key).is_some_and(on) {
             return Err(bad(key, "it unset: this version loads plain LoRA and rsLoRA only"));
@@ -269,13 +289,16 @@ fn read_config(path: &Path) -> Result<LoraConfig> {
     if let Some(v) = map.get("bias").filter(|v| v.as_str() != Some("none")) {
         return Err(Error::file(path, format!("\"bias\" is {v}; expected \"none\"")));
     }
-    let rank = map.get("r").and_then(Value::as_u64).filter(|r| *r > 0).ok_or_else(|| bad("r", "a positive rank"))?;
+    let rank =
+        map.get("r").and_then(Value::as_u64).filter(|r| *r > 0).ok_or_else(|| bad("r", "a positive rank"))?;
     let alpha = match map.get("lora_alpha") {
         None | Some(Value::Null) => 8.0, // PEFT's default
         Some(v) => v.as_f64().ok_or_else(|| bad("lora_alpha", "a number"))?,
     };
     let targets = match map.get("target_modules") {
-        Some(Value::Array(items)) => Targets::Kinds(items.iter().filter_map(|v| v.as_str().map(String::from)).collect()),
+        Some(Value::Array(items)) => {
+            Targets::Kinds(items.iter().filter_map(|v| v.as_str().map(String::from)).collect())
+        }
         _ => Targets::All,
     };
     Ok(LoraConfig {

@@ -90,11 +90,7 @@ impl Keys<'_> {
 
     fn optional_number(&self, key: &str) -> Result<Option<f64>> {
         self.get(key)
-            .map(|v| {
-                v.as_f64()
-                    .filter(|x| x.is_finite())
-                    .ok_or_else(|| self.wrong(key, "a number", Some(v)))
-            })
+            .map(|v| v.as_f64().filter(|x| x.is_finite()).ok_or_else(|| self.wrong(key, "a number", Some(v))))
             .transpose()
     }
 
@@ -102,11 +98,12 @@ impl Keys<'_> {
         let id = |v: &Value| v.as_u64().and_then(|n| u32::try_from(n).ok());
         match self.get(key) {
             None => Ok(vec![]),
-            Some(Value::Array(items)) => items
-                .iter()
-                .map(|v| id(v).ok_or_else(|| self.wrong(key, "token ids", Some(v))))
-                .collect(),
-            Some(v) => Ok(vec![id(v).ok_or_else(|| self.wrong(key, "a token id or a list of them", Some(v)))?]),
+            Some(Value::Array(items)) => {
+                items.iter().map(|v| id(v).ok_or_else(|| self.wrong(key, "token ids", Some(v)))).collect()
+            }
+            Some(v) => {
+                Ok(vec![id(v).ok_or_else(|| self.wrong(key, "a token id or a list of them", Some(v)))?])
+            }
         }
     }
 }
@@ -137,7 +134,8 @@ impl ModelConfig {
     /// # Errors
     /// As [`ModelConfig::from_folder`].
     pub fn parse(path: &Path, text: &str) -> Result<Self> {
-        let value: Value = serde_json::from_str(text).map_err(|e| Error::file(path, format!("not JSON: {e}")))?;
+        let value: Value =
+            serde_json::from_str(text).map_err(|e| Error::file(path, format!("not JSON: {e}")))?;
         let Value::Object(raw) = value else {
             return Err(Error::file(path, "expected a JSON object"));
         };
@@ -160,7 +158,9 @@ impl ModelConfig {
         if num_attention_heads % num_key_value_heads != 0 {
             return Err(Error::file(
                 path,
-                format!("{num_attention_heads} query heads cannot share {num_key_value_heads} key/value heads evenly"),
+                format!(
+                    "{num_attention_heads} query heads cannot share {num_key_value_heads} key/value heads evenly"
+                ),
             ));
         }
         let head_dim = match keys.optional_size("head_dim")? {
@@ -169,24 +169,26 @@ impl ModelConfig {
             None => {
                 return Err(Error::file(
                     path,
-                    format!("hidden_size {hidden_size} is not a multiple of {num_attention_heads} heads; expected \"head_dim\""),
+                    format!(
+                        "hidden_size {hidden_size} is not a multiple of {num_attention_heads} heads; expected \"head_dim\""
+                    ),
                 ));
             }
         };
         if head_dim % 2 != 0 {
-            return Err(Error::file(path, format!("head_dim is {head_dim}; rotary embeddings need an even one")));
+            return Err(Error::file(
+                path,
+                format!("head_dim is {head_dim}; rotary embeddings need an even one"),
+            ));
         }
         let max_position_embeddings = keys.optional_size("max_position_embeddings")?.unwrap_or(2048);
         // Releases before transformers 5 keep rope_theta at the top and the rest in rope_scaling;
         // later ones put both into rope_parameters.
-        let rope = ["rope_parameters", "rope_scaling"]
-            .into_iter()
-            .find_map(|k| keys.get(k).map(|v| (k, v)));
+        let rope = ["rope_parameters", "rope_scaling"].into_iter().find_map(|k| keys.get(k).map(|v| (k, v)));
         let rope_scaling = match rope {
             None => RopeScaling::Default,
-            Some((key, Value::Object(map))) => {
-                RopeScaling::parse(map, max_position_embeddings).map_err(|m| Error::file(path, format!("\"{key}\": {m}")))?
-            }
+            Some((key, Value::Object(map))) => RopeScaling::parse(map, max_position_embeddings)
+                .map_err(|m| Error::file(path, format!("\"{key}\": {m}")))?,
             Some((key, other)) => return Err(keys.wrong(key, "an object", Some(other))),
         };
         let inner_theta = match rope {
@@ -248,12 +250,10 @@ mod tests {
     #[test]
     fn old_and_new_rope_fields_agree() {
         let old = parse(OLD).unwrap();
-        let new = parse(
-            &OLD.replace(r#""rope_theta":5000.0,"#, "").replace(
-                r#""rope_scaling":{"type":"linear","factor":4.0}"#,
-                r#""rope_parameters":{"rope_type":"linear","factor":4.0,"rope_theta":5000.0}"#,
-            ),
-        )
+        let new = parse(&OLD.replace(r#""rope_theta":5000.0,"#, "").replace(
+            r#""rope_scaling":{"type":"linear","factor":4.0}"#,
+            r#""rope_parameters":{"rope_type":"linear","factor":4.0,"rope_theta":5000.0}"#,
+        ))
         .unwrap();
         assert_eq!(old.rope_scaling, RopeScaling::Linear { factor: 4.0 });
         assert_eq!((old.rope_theta, &old.rope_scaling), (new.rope_theta, &new.rope_scaling));

@@ -4,8 +4,8 @@ use crate::adapter::write_json;
 use crate::llama::Llama;
 use crate::{Error, Result};
 use half::{bf16, f16};
-use medley_tensor::io::{SafetensorsWriter, StoredDType, TensorSpec};
 use medley_tensor::DType;
+use medley_tensor::io::{SafetensorsWriter, StoredDType, TensorSpec};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -27,7 +27,9 @@ fn stored(dtype: DType) -> Result<StoredDType> {
         DType::F32 => Ok(StoredDType::F32),
         DType::F16 => Ok(StoredDType::F16),
         DType::BF16 => Ok(StoredDType::BF16),
-        other => Err(Error::Request(format!("weights cannot be written as {other}; choose f32, f16 or bf16"))),
+        other => {
+            Err(Error::Request(format!("weights cannot be written as {other}; choose f32, f16 or bf16")))
+        }
     }
 }
 
@@ -101,10 +103,8 @@ impl Llama {
                 1 => "model.safetensors".to_string(),
                 _ => format!("model-{:05}-of-{count:05}.safetensors", s + 1),
             };
-            let specs: Vec<TensorSpec> = members
-                .iter()
-                .map(|&i| TensorSpec::new(tensors[i].0.clone(), kind, &tensors[i].1))
-                .collect();
+            let specs: Vec<TensorSpec> =
+                members.iter().map(|&i| TensorSpec::new(tensors[i].0.clone(), kind, &tensors[i].1)).collect();
             let mut writer = SafetensorsWriter::create(folder.join(&file), &specs)?;
             for &i in members {
                 let (name, _, values) = &tensors[i];

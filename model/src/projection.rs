@@ -2,8 +2,8 @@
 //! low-rank adapter beside it.
 
 use medley_autograd::{Param, Var};
-use medley_kernels::ops::lora_linear::{Dropout, LoraLinear};
 use medley_kernels::ops::Linear;
+use medley_kernels::ops::lora_linear::{Dropout, LoraLinear};
 use medley_tensor::{Result, Tensor};
 use std::sync::Arc;
 

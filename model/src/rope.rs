@@ -57,7 +57,10 @@ impl RopeScaling {
     ///
     /// # Errors
     /// A message naming the key that is missing, of the wrong type, or unknown.
-    pub fn parse(map: &Map<String, Value>, max_position_embeddings: usize) -> std::result::Result<Self, String> {
+    pub fn parse(
+        map: &Map<String, Value>,
+        max_position_embeddings: usize,
+    ) -> std::result::Result<Self, String> {
         let optional = |key: &str| match map.get(key).filter(|v| !v.is_null()) {
             None => Ok(None),
             Some(v) => v
@@ -66,7 +69,8 @@ impl RopeScaling {
                 .map(Some)
                 .ok_or_else(|| format!("\"{key}\" is {v}; expected a positive number")),
         };
-        let number = |key: &str| optional(key)?.ok_or_else(|| format!("\"{key}\" is missing; expected a number"));
+        let number =
+            |key: &str| optional(key)?.ok_or_else(|| format!("\"{key}\" is missing; expected a number"));
         let kind = map.get("rope_type").or(map.get("type"));
         let original = optional("original_max_position_embeddings")?;
         let max = max_position_embeddings as f64;
@@ -74,10 +78,9 @@ impl RopeScaling {
             None if kind.is_none() => Ok(RopeScaling::Default),
             Some("default") => Ok(RopeScaling::Default),
             Some("linear") => Ok(RopeScaling::Linear { factor: number("factor")? }),
-            Some("dynamic") => Ok(RopeScaling::Dynamic {
-                factor: number("factor")?,
-                original_max_position_embeddings: max,
-            }),
+            Some("dynamic") => {
+                Ok(RopeScaling::Dynamic { factor: number("factor")?, original_max_position_embeddings: max })
+            }
             Some("llama3") => Ok(RopeScaling::Llama3 {
                 factor: number("factor")?,
                 low_freq_factor: number("low_freq_factor")?,
@@ -88,12 +91,12 @@ impl RopeScaling {
                 let original = original.unwrap_or(max);
                 let factor = optional("factor")?.unwrap_or(max / original);
                 let mscale = |scale: f64, m: f64| if scale <= 1.0 { 1.0 } else { 0.1 * m * scale.ln() + 1.0 };
-                let attention_factor = match (optional("attention_factor")?, optional("mscale")?, optional("mscale_all_dim")?)
-                {
-                    (Some(given), _, _) => given,
-                    (None, Some(m), Some(all)) => mscale(factor, m) / mscale(factor, all),
-                    _ => mscale(factor, 1.0),
-                };
+                let attention_factor =
+                    match (optional("attention_factor")?, optional("mscale")?, optional("mscale_all_dim")?) {
+                        (Some(given), _, _) => given,
+                        (None, Some(m), Some(all)) => mscale(factor, m) / mscale(factor, all),
+                        _ => mscale(factor, 1.0),
+                    };
                 Ok(RopeScaling::Yarn {
                     factor,
                     original_max_position_embeddings: original,
@@ -125,7 +128,12 @@ pub fn inverse_frequencies(theta: f64, dim: usize, scaling: &RopeScaling, seq_le
             let stretched = theta * ((factor * length / max) - (factor - 1.0)).powf(d / (d - 2.0));
             (plain(stretched), 1.0)
         }
-        RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
+        RopeScaling::Llama3 {
+            factor,
+            low_freq_factor,
+            high_freq_factor,
+            original_max_position_embeddings,
+        } => {
             let original = original_max_position_embeddings;
             let scale = |f: f64| {
                 let wavelength = 2.0 * PI / f;
@@ -151,7 +159,8 @@ pub fn inverse_frequencies(theta: f64, dim: usize, scaling: &RopeScaling, seq_le
         } => {
             // The dimension that turns `rotations` times over the trained context.
             let dimension = |rotations: f64| {
-                dim as f64 * (original_max_position_embeddings / (rotations * 2.0 * PI)).ln() / (2.0 * theta.ln())
+                dim as f64 * (original_max_position_embeddings / (rotations * 2.0 * PI)).ln()
+                    / (2.0 * theta.ln())
             };
             let (mut low, mut high) = (dimension(beta_fast), dimension(beta_slow));
             if truncate {
@@ -171,13 +180,21 @@ pub fn inverse_frequencies(theta: f64, dim: usize, scaling: &RopeScaling, seq_le
     (frequencies.into_iter().map(|f: f64| f as f32).collect(), attention_factor as f32)
 }
 
+/// The table made last: what it covers, and whether it serves that length only.
+#[derive(Debug)]
+struct Kept {
+    covers: usize,
+    exact: bool,
+    table: Arc<RopeTable>,
+}
+
 /// Makes rotary tables on demand and keeps the longest.
 #[derive(Debug)]
 pub struct Rope {
     theta: f64,
     head_dim: usize,
     scaling: RopeScaling,
-    table: Mutex<Option<(usize, Arc<RopeTable>)>>,
+    table: Mutex<Option<Kept>>,
 }
 
 impl Rope {
@@ -197,10 +214,11 @@ impl Rope {
             RopeScaling::Dynamic { original_max_position_embeddings: max, .. } => length as f64 > max,
             _ => false,
         };
-        if let Some((covers, table)) = &*kept
-            && if exact { *covers == length } else { *covers >= length }
+        if let Some(kept) = &*kept
+            && kept.exact == exact
+            && if exact { kept.covers == length } else { kept.covers >= length }
         {
-            return Ok(table.clone());
+            return Ok(kept.table.clone());
         }
         let covers = match self.scaling {
             RopeScaling::Dynamic { original_max_position_embeddings: max, .. } if !exact => max as usize,
@@ -209,7 +227,7 @@ impl Rope {
         };
         let (frequencies, factor) = inverse_frequencies(self.theta, self.head_dim, &self.scaling, covers);
         let table = Arc::new(RopeTable::new(&frequencies, factor, covers, false)?);
-        *kept = Some((covers, table.clone()));
+        *kept = Some(Kept { covers, exact, table: table.clone() });
         Ok(table)
     }
 }

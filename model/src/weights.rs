@@ -29,7 +29,10 @@ pub enum BaseStorage {
 enum Source {
     Files(WeightFiles),
     /// Fresh weights: matrices normal with this standard deviation, norms one, biases zero.
-    Random { seed: u64, std: f32 },
+    Random {
+        seed: u64,
+        std: f32,
+    },
 }
 
 /// Reads weights by name and checks their shapes.
@@ -131,7 +134,9 @@ fn random_tensor(name: &str, shape: &[usize], seed: u64, std: f32) -> Result<Ten
         [_] => vec![1.0; n],
         _ => {
             // FNV-1a of the name: a stream of its own for every tensor.
-            let stream = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+            let stream = name
+                .bytes()
+                .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
             let mut rng = Philox::new(seed, stream);
             (0..n).map(|_| rng.normal_f32() * std).collect()
         }

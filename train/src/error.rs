@@ -9,6 +9,9 @@ pub enum Error {
     /// An option whose value cannot be used.
     #[error(transparent)]
     Config(#[from] crate::config::ConfigError),
+    /// Data files and rows that cannot be used.
+    #[error(transparent)]
+    Data(#[from] crate::data::DataError),
     /// Loading, running or writing a model.
     #[error(transparent)]
     Model(#[from] medley_model::Error),

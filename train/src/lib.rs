@@ -1,10 +1,12 @@
 //! Data, task mixing, loss, schedules, checkpoints, metrics, evaluation and the training loop.
 
 pub mod config;
+pub mod data;
 mod error;
 pub mod events;
+pub mod mix;
 pub mod schedule;
 pub mod state;
+pub mod trainer;
+
 pub use error::{Error, Result};
-pub mod data;
-pub mod mix;

@@ -165,4 +165,3 @@ pub fn logits(model: &Llama, ids: &[u32]) -> Result<Tensor> {
         model.logits(&hidden)
     })
 }
-

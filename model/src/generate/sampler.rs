@@ -75,8 +75,10 @@ impl Sampler {
         order.sort_unstable_by(by_logit);
         let best = logits[order[0] as usize];
         let inverse_temperature = 1.0 / f64::from(self.params.temperature);
-        let mut probabilities: Vec<f64> =
-            order.iter().map(|&i| (f64::from(logits[i as usize] - best) * inverse_temperature).exp()).collect();
+        let mut probabilities: Vec<f64> = order
+            .iter()
+            .map(|&i| (f64::from(logits[i as usize] - best) * inverse_temperature).exp())
+            .collect();
         let total: f64 = probabilities.iter().sum();
         let mut kept = 0.0;
         let mut n = 0;

@@ -117,9 +117,11 @@ impl Llama {
 
     /// Every linear layer, to attach adapters. `None` while a forward pass still holds a block.
     pub(crate) fn projections_mut(&mut self) -> Option<Vec<&mut Projection>> {
-        self.layers.iter_mut().map(Arc::get_mut).collect::<Option<Vec<_>>>().map(|blocks| {
-            blocks.into_iter().flat_map(|b| b.projections_mut()).collect()
-        })
+        self.layers
+            .iter_mut()
+            .map(Arc::get_mut)
+            .collect::<Option<Vec<_>>>()
+            .map(|blocks| blocks.into_iter().flat_map(|b| b.projections_mut()).collect())
     }
 
     /// Weights outside the linear layers by name: embedding, norms, head, biases.
@@ -170,7 +172,8 @@ impl Llama {
         let scale = 1.0 / (self.config.head_dim as f32).sqrt();
         let cu_seqlens = input.cu_seqlens.clone();
         let attend = move |_: usize, q: &Var, k: &Var, v: &Var| {
-            let [o] = q.attention(Attention { cu_seqlens: cu_seqlens.clone(), scale, window: None }, &[k, v])?;
+            let [o] =
+                q.attention(Attention { cu_seqlens: cu_seqlens.clone(), scale, window: None }, &[k, v])?;
             Ok(o)
         };
         let [mut residual] = self.embed_tokens.var().embedding(Embedding { ids: input.ids.clone() }, &[])?;

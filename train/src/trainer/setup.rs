@@ -17,7 +17,10 @@ use std::sync::Arc;
 /// When it names none, or the folder does not exist.
 pub fn model_folder(config: &TrainConfig) -> Result<PathBuf> {
     let folder = config.model.model_name_or_path.clone().ok_or_else(|| {
-        Error::Run("model_name_or_path is not set; give the folder of a model (config.json, model.safetensors)".into())
+        Error::Run(
+            "model_name_or_path is not set; give the folder of a model (config.json, model.safetensors)"
+                .into(),
+        )
     })?;
     if !folder.is_dir() {
         return Err(Error::Run(format!(
@@ -59,10 +62,14 @@ pub struct RunData {
 ///
 /// # Errors
 /// The first row that cannot be used, with file and line; a split that leaves one side empty.
-pub fn load_data(config: &TrainConfig, renderer: Option<&Renderer>, tokenizer: &Tokenizer) -> Result<RunData> {
+pub fn load_data(
+    config: &TrainConfig,
+    renderer: Option<&Renderer>,
+    tokenizer: &Tokenizer,
+) -> Result<RunData> {
     let mut tasks = Tasks::default();
     let options = LoadOptions { max_samples: config.data.max_samples, seed: data_seed(config) };
-    let mut load = |split: Split, tasks: &mut Tasks| -> Result<Option<Dataset>> {
+    let load = |split: Split, tasks: &mut Tasks| -> Result<Option<Dataset>> {
         let files = data::data_files(&config.data, split)?;
         if files.is_empty() {
             return Ok(None);
@@ -79,7 +86,9 @@ pub fn load_data(config: &TrainConfig, renderer: Option<&Renderer>, tokenizer: &
         }))
     };
     let all = load(Split::Train, &mut tasks)?.ok_or_else(|| {
-        Error::Run("there is no training data: set data_files (a.jsonl,b.jsonl) or dataset with dataset_dir".into())
+        Error::Run(
+            "there is no training data: set data_files (a.jsonl,b.jsonl) or dataset with dataset_dir".into(),
+        )
     })?;
     let mut eval = load(Split::Eval, &mut tasks)?;
     let train = if config.data.val_size > 0.0 {

@@ -153,9 +153,6 @@ pub struct Training {
 
 impl Training {
     fn pass(&self, micro_batch: u64) -> Pass {
-        Pass {
-            dropout: Some((self.seed, self.first_micro_batch + micro_batch)),
-            checkpoint: self.checkpoint,
-        }
+        Pass { dropout: Some((self.seed, self.first_micro_batch + micro_batch)), checkpoint: self.checkpoint }
     }
 }
