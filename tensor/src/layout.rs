@@ -103,7 +103,8 @@ impl Layout {
         }
         let mut out = self.clone();
         out.shape[dim] = len;
-        if len > 0 {
+        // A view of nothing stays where it is: its storage may be empty, and no offset lies inside.
+        if out.numel() > 0 {
             out.offset += start * self.strides[dim];
         }
         Ok(out)
@@ -187,6 +188,7 @@ mod tests {
         assert_eq!(b.indices().collect::<Vec<_>>(), [0, 0, 1, 1, 2, 2, 0, 0, 1, 1, 2, 2]);
         assert_eq!(broadcast_shape("add", &[4, 1], &[3]).unwrap(), [4, 3]);
         assert!(broadcast_shape("add", &[4], &[3]).is_err());
+        assert_eq!(Layout::contiguous(&[3, 0]).narrow(0, 2, 1).unwrap().offset(), 0);
         assert_eq!(Layout::contiguous(&[2, 0]).indices().count(), 0);
         assert_eq!(Layout::contiguous(&[]).indices().collect::<Vec<_>>(), [0]);
     }
