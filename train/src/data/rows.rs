@@ -79,7 +79,7 @@ pub(super) fn open_map(path: &Path, expected: &'static str) -> Result<MappedFile
     if length == 0 {
         return Err(DataError::Empty { path: path.to_path_buf(), expected });
     }
-    MappedFile::open(path).map_err(|e| DataError::io(path, e))
+    Ok(MappedFile::open(path)?)
 }
 
 pub(super) fn has_extension(path: &Path, extension: &str) -> bool {
