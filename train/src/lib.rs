@@ -3,6 +3,7 @@
 pub mod config;
 mod error;
 pub mod events;
+pub mod plot;
 pub mod schedule;
 pub mod state;
 pub use error::{Error, Result};
