@@ -5,6 +5,7 @@ pub mod data;
 mod error;
 pub mod events;
 pub mod mix;
+pub mod plot;
 pub mod schedule;
 pub mod state;
 pub mod trainer;
