@@ -1,5 +1,7 @@
 //! The commands there are, and how one is chosen.
 
+mod train;
+
 use std::ffi::OsString;
 
 use anyhow::Result;
@@ -10,7 +12,7 @@ use crate::args::{self, Cmd, Settings, UsageError};
 type Run = fn(&Settings) -> Result<()>;
 
 /// Every command of this binary: one line each; help, parsing and dispatch follow from it.
-const COMMANDS: &[(Cmd, Run)] = &[];
+const COMMANDS: &[(Cmd, Run)] = &[(Cmd::Train, train::run)];
 
 /// Reads the words after `medley`, and runs the command they name.
 ///

@@ -15,7 +15,7 @@ use crate::events::{Event, EventSink, Plan, Summary};
 use crate::mix::{Sampler, SamplerOptions};
 use crate::schedule::{Schedule, interval, total_steps};
 use crate::state::{LogEntry, TrainerState, write_json, write_results};
-use crate::{Error, Result};
+use crate::{Error, Result, plot};
 use medley_autograd::optim::{AdamW, AdamWConfig, clip_scale};
 use medley_model::adapter::LoraConfig;
 use medley_model::tokenizer::Tokenizer;
