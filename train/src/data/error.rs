@@ -8,9 +8,6 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
-    /// A file that cannot be mapped.
-    #[error(transparent)]
-    Map(#[from] medley_tensor::io::Error),
     /// A file could not be opened or read.
     #[error("{}: {source}{hint}", .path.display())]
     Io {

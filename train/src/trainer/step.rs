@@ -10,7 +10,7 @@ use crate::config::LossReduction;
 use crate::data::Dataset;
 use crate::mix::{PackedBatch, label_counts, pack};
 use medley_autograd::no_grad;
-use medley_model::{Labels, Llama, Pass, Sequences};
+use medley_model::{Labels, Llama, Pass};
 
 /// What a step (or an evaluation) measured.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -106,18 +106,14 @@ pub fn run_examples(
         }
     }
     for (i, batch) in batches.into_iter().enumerate() {
-        out.tokens += batch.ids.len() as u64;
+        out.tokens += batch.sequences.ids.len() as u64;
         if batch.label_rows.is_empty() {
             continue;
         }
         let weights: Vec<f32> = batch.label_tasks.iter().map(|t| weight_of[t.index()] as f32).collect();
-        let sequences = Sequences {
-            ids: batch.ids.into(),
-            positions: batch.position_ids.into(),
-            cu_seqlens: batch.cu_seqlens.into(),
-        };
+        let sequences = batch.sequences;
         let labels =
-            Labels { rows: batch.label_rows.into(), targets: batch.labels.into(), weights: weights.into() };
+            Labels { rows: batch.label_rows.into(), targets: batch.targets.into(), weights: weights.into() };
         let nll = match &train {
             Some(training) => {
                 let hidden = model.hidden(&sequences, &training.pass(i as u64))?;
