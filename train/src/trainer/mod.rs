@@ -389,7 +389,9 @@ impl<'a> Trainer<'a> {
         }
         write_json(&self.output_dir.join("medley_config.json"), self.config)?;
         self.state.write(&self.output_dir)?;
-        if self.config.output.plot_loss {}
+        if self.config.output.plot_loss {
+            plot::write_training_loss(&self.output_dir, &self.state.log_history)?;
+        }
         Ok(())
     }
 }

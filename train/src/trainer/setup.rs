@@ -69,12 +69,9 @@ pub fn load_data(
 ) -> Result<RunData> {
     let mut tasks = Tasks::default();
     let options = LoadOptions { max_samples: config.data.max_samples, seed: data_seed(config) };
-    let load = |split: Split, tasks: &mut Tasks| -> Result<Option<Dataset>> {
+    let load = |split: Split, tasks: &mut Tasks| -> Result<Dataset> {
         let files = data::data_files(&config.data, split)?;
-        if files.is_empty() {
-            return Ok(None);
-        }
-        Ok(Some(match (config.train.stage, renderer) {
+        Ok(match (config.train.stage, renderer) {
             (Stage::Sft, Some(renderer)) => data::load_sft(&files, renderer, &options, tasks)?,
             _ => {
                 let pt = PtOptions {
@@ -83,14 +80,11 @@ pub fn load_data(
                 };
                 data::load_pt(&files, tokenizer, pt, &options, tasks)?
             }
-        }))
+        })
     };
-    let all = load(Split::Train, &mut tasks)?.ok_or_else(|| {
-        Error::Run(
-            "there is no training data: set data_files (a.jsonl,b.jsonl) or dataset with dataset_dir".into(),
-        )
-    })?;
-    let mut eval = load(Split::Eval, &mut tasks)?;
+    let all = load(Split::Train, &mut tasks)?;
+    let has_eval = !config.data.eval_data_files.is_empty() || !config.data.eval_dataset.is_empty();
+    let mut eval = if has_eval { Some(load(Split::Eval, &mut tasks)?) } else { None };
     let train = if config.data.val_size > 0.0 {
         let (train, held_out) = all.split(config.data.val_size, data_seed(config))?;
         eval = Some(held_out);
