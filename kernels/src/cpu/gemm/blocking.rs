@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::micro::{self, MR, NR, Tile, max_panels};
+use super::micro::{self, MR, NR, Partial, Tile, max_panels};
 use super::operand::{MatData, MatMut, MatRef};
 use super::pack::{Block, Lanes, pack};
 use super::workspace::with_buffer;
@@ -18,8 +18,12 @@ const NC: usize = 2048;
 const FEW_ROWS: usize = 24;
 /// Up to this many columns, rows of an f32 A are used so little that they are read where they are.
 const FEW_COLUMNS: usize = 64;
-/// How much wider a strip is where B runs along its columns.
-const WIDE: usize = 4;
+/// Floats of B that a task with few rows packs at a time: 16 KiB of a 32 KiB first-level cache.
+const PIECE: usize = 4096;
+/// Columns of a strip where B runs along its depth; a piece is then 128 deep.
+const STRIP_ALONG_DEPTH: usize = 32;
+/// Columns of a strip where B runs along its columns; a piece is then 8 deep.
+const STRIP_ALONG_COLUMNS: usize = 512;
 /// Panels of B packed by one task.
 const PANELS_A_TASK: usize = 4;
 /// Below this many multiply-adds, waking another thread costs more than it brings.
@@ -53,9 +57,9 @@ unsafe impl Send for Output {}
 unsafe impl Sync for Output {}
 
 /// Depth of the blocks for a product of depth `k`: even blocks of at most [`KC`]. It depends on `k` alone,
-/// since it decides in which order an element's terms are added.
+/// since it decides in which order an element's terms are added. Whole NF4 blocks of 64 stay together.
 fn block_depth(k: usize) -> usize {
-    k.div_ceil(k.div_ceil(KC)).next_multiple_of(8)
+    k.div_ceil(k.div_ceil(KC)).next_multiple_of(64)
 }
 
 impl<'a> Product<'a> {
@@ -140,15 +144,17 @@ impl<'a> Product<'a> {
                         let mc = mc_max.min(self.m - m0);
                         let columns = first_panel * NR..((first_panel + panels_a_block) * NR).min(nc);
                         let b = &packed_b[first_panel * NR * kc..columns.end.div_ceil(NR) * NR * kc];
-                        let area = Area { m0, mc, n0: n0 + columns.start, nc: columns.len(), k0, kc };
+                        let area = Area { m0, mc, n0: n0 + columns.start, nc: columns.len(), kc };
+                        let beta = self.beta_at(k0);
                         if let (Some(a), true) = (self.unpacked_a(), self.n <= FEW_COLUMNS) {
                             let a = RowsOfA::unpacked(&a[m0 * self.a.lane_stride + k0..], self.a.lane_stride);
-                            self.multiply(area, a, b);
+                            self.multiply(area, a, b, beta, Partial::WHOLE);
                         } else {
                             with_buffer(mc.next_multiple_of(MR) * kc, |packed_a| {
-                                let block = Block { lane0: m0, lanes: mc, k0, kc };
+                                let block = Block { lane0: m0, lanes: mc, k0, kc, ahead: 0 };
                                 pack::<MR>(self.isa, &self.a, block, packed_a);
-                                self.multiply(area, RowsOfA::packed(packed_a, kc), b);
+                                let a = RowsOfA::packed(packed_a, MR * kc);
+                                self.multiply(area, a, b, beta, Partial::WHOLE);
                             });
                         }
                     });
@@ -162,7 +168,7 @@ impl<'a> Product<'a> {
         let width = PANELS_A_TASK * NR;
         let pack_group = |(group, out): (usize, &mut [f32])| {
             let lanes = width.min(nc - group * width);
-            pack::<NR>(self.isa, &self.b, Block { lane0: n0 + group * width, lanes, k0, kc }, out);
+            pack::<NR>(self.isa, &self.b, Block { lane0: n0 + group * width, lanes, k0, kc, ahead: 0 }, out);
         };
         if self.threads > 1 && nc * kc >= PARALLEL_FROM / 16 {
             out.par_chunks_mut(width * kc).enumerate().for_each(pack_group);
@@ -171,30 +177,47 @@ impl<'a> Product<'a> {
         }
     }
 
-    /// Few rows: bound by reading B. A task owns a strip of columns and packs it a depth block at a time
-    /// into a buffer that stays in its cache.
+    /// Few rows: bound by reading B. A task owns a strip of columns; it packs a piece of the strip that fits
+    /// its first-level cache, uses it at once for all rows, and carries the sums on to the next piece.
     fn few_rows(&self) {
         let kc_max = block_depth(self.k);
-        // Where B runs along its columns, a strip is as wide as a row of it in a page, so that the memory
-        // is read in long runs; otherwise a narrow one leaves more tasks.
-        let wide = if self.b.lane_stride == 1 && self.b.depth_stride != 1 { WIDE } else { 1 };
-        let strip = wide * PANELS_A_TASK * NR;
-        let strips = self.n.div_ceil(strip);
+        // B is read in runs as long as they can be: along the depth, or along the columns.
+        let along_columns = self.b.lane_stride == 1 && self.b.depth_stride != 1;
+        let strip = if along_columns { STRIP_ALONG_COLUMNS } else { STRIP_ALONG_DEPTH };
+        let piece = PIECE / strip;
         let rows = self.m.next_multiple_of(MR);
         let run = |packed_a: Option<&[f32]>| {
-            self.for_each(strips, |task| {
+            self.for_each(self.n.div_ceil(strip), |task| {
                 let n0 = task * strip;
                 let nc = strip.min(self.n - n0);
-                with_buffer(kc_max * strip, |packed_b| {
+                with_buffer(PIECE + rows * strip, |buffer| {
+                    let (packed_b, sums) = buffer.split_at_mut(PIECE);
                     for k0 in (0..self.k).step_by(kc_max) {
-                        let kc = kc_max.min(self.k - k0);
-                        let b = &mut packed_b[..nc.div_ceil(NR) * NR * kc];
-                        pack::<NR>(self.isa, &self.b, Block { lane0: n0, lanes: nc, k0, kc }, b);
-                        let a = match (packed_a, self.unpacked_a()) {
-                            (None, Some(a)) => RowsOfA::unpacked(&a[k0..], self.a.lane_stride),
-                            (packed, _) => RowsOfA::packed(&packed.unwrap_or_default()[rows * k0..], kc),
-                        };
-                        self.multiply(Area { m0: 0, mc: self.m, n0, nc, k0, kc }, a, b);
+                        let end = self.k.min(k0 + kc_max);
+                        let beta = self.beta_at(k0);
+                        for k in (k0..end).step_by(piece) {
+                            let kc = piece.min(end - k);
+                            let b = &mut packed_b[..nc.div_ceil(NR) * NR * kc];
+                            pack::<NR>(
+                                self.isa,
+                                &self.b,
+                                Block { lane0: n0, lanes: nc, k0: k, kc, ahead: piece },
+                                b,
+                            );
+                            let a = match (packed_a, self.unpacked_a()) {
+                                (None, Some(a)) => RowsOfA::unpacked(&a[k..], self.a.lane_stride),
+                                (packed, _) => {
+                                    RowsOfA::packed(&packed.unwrap_or_default()[k * MR..], MR * self.k)
+                                }
+                            };
+                            let partial = Partial {
+                                sums: sums.as_mut_ptr(),
+                                stride: strip,
+                                resume: k > k0,
+                                finish: k + kc == end,
+                            };
+                            self.multiply(Area { m0: 0, mc: self.m, n0, nc, kc }, a, b, beta, partial);
+                        }
                     }
                 });
             });
@@ -203,11 +226,8 @@ impl<'a> Product<'a> {
             run(None);
         } else {
             with_buffer(rows * self.k, |packed_a| {
-                for k0 in (0..self.k).step_by(kc_max) {
-                    let kc = kc_max.min(self.k - k0);
-                    let out = &mut packed_a[rows * k0..rows * (k0 + kc)];
-                    pack::<MR>(self.isa, &self.a, Block { lane0: 0, lanes: self.m, k0, kc }, out);
-                }
+                let block = Block { lane0: 0, lanes: self.m, k0: 0, kc: self.k, ahead: 0 };
+                pack::<MR>(self.isa, &self.a, block, packed_a);
                 run(Some(packed_a));
             });
         }
@@ -215,12 +235,11 @@ impl<'a> Product<'a> {
 
     /// Multiplies rows of A by packed panels of B into an area of C, tile by tile. The panels of B are the
     /// outer loop: one stays in the first-level cache while the rows of A pass by from the second.
-    fn multiply(&self, area: Area, a: RowsOfA, b: &[f32]) {
-        let Area { m0, mc, n0, nc, k0, kc } = area;
+    fn multiply(&self, area: Area, a: RowsOfA, b: &[f32], beta: f32, partial: Partial) {
+        let Area { m0, mc, n0, nc, kc } = area;
         debug_assert_eq!(b.len(), nc.div_ceil(NR) * NR * kc);
         debug_assert!(m0 + mc <= self.m && n0 + nc <= self.n);
         let width = NR * max_panels(mc.min(MR));
-        let beta = self.beta_at(k0);
         for j in (0..nc).step_by(width) {
             let columns = width.min(nc - j);
             for i in (0..mc).step_by(MR) {
@@ -241,10 +260,15 @@ impl<'a> Product<'a> {
                         nr,
                         alpha: self.alpha,
                         beta,
+                        partial: Partial {
+                            sums: partial.sums.wrapping_add(i * partial.stride + j + jj),
+                            ..partial
+                        },
                     };
                     // SAFETY: rows m0+i .. +mr and columns n0+j+jj .. +nr lie inside C (checked by
-                    // `MatMut::new`) and belong to this task alone; `a` holds mr rows of kc elements and
-                    // `b` the panels of these columns; `isa` is one the machine offers.
+                    // `MatMut::new`) and belong to this task alone, as do the sums of all its rows and
+                    // columns; `a` holds mr rows of kc elements and `b` the panels of these columns; `isa` is
+                    // one the machine offers.
                     unsafe { micro::run(self.isa, &tile) };
                 }
             }
@@ -252,14 +276,13 @@ impl<'a> Product<'a> {
     }
 }
 
-/// A part of the product: rows `m0 .. m0+mc`, columns `n0 .. n0+nc`, depths `k0 .. k0+kc`.
+/// A part of the product: rows `m0 .. m0+mc` and columns `n0 .. n0+nc` of C over `kc` depths.
 #[derive(Clone, Copy)]
 struct Area {
     m0: usize,
     mc: usize,
     n0: usize,
     nc: usize,
-    k0: usize,
     kc: usize,
 }
 
@@ -274,8 +297,8 @@ struct RowsOfA<'a> {
 }
 
 impl<'a> RowsOfA<'a> {
-    fn packed(data: &'a [f32], kc: usize) -> RowsOfA<'a> {
-        RowsOfA { data, row_stride: 1, col_stride: MR, group_stride: MR * kc }
+    fn packed(data: &'a [f32], group_stride: usize) -> RowsOfA<'a> {
+        RowsOfA { data, row_stride: 1, col_stride: MR, group_stride }
     }
 
     fn unpacked(data: &'a [f32], row_stride: usize) -> RowsOfA<'a> {

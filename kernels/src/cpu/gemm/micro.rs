@@ -38,6 +38,27 @@ pub(super) struct Tile {
     pub alpha: f32,
     /// Factor of the old C; 0 means that C is not read.
     pub beta: f32,
+    /// Sums kept between tiles that cut the depth of a block among them.
+    pub partial: Partial,
+}
+
+/// Where a tile's sums come from and go to. A depth block may be computed as several tiles, first to last:
+/// the sums move through memory unrounded, so the values are those of one tile.
+#[derive(Clone, Copy)]
+pub(super) struct Partial {
+    /// Sums: element (i, j) at `i·stride + j`, `panels`·[`NR`] of them a row; unused by a whole tile.
+    pub sums: *mut f32,
+    /// Distance of their rows in elements.
+    pub stride: usize,
+    /// The sums start from `sums` instead of 0.
+    pub resume: bool,
+    /// The sums go to C instead of `sums`.
+    pub finish: bool,
+}
+
+impl Partial {
+    /// A tile that is computed in one go.
+    pub const WHOLE: Partial = Partial { sums: std::ptr::null_mut(), stride: 0, resume: false, finish: true };
 }
 
 /// How many panels of B one call may span: few rows take several, so that enough independent chains of
@@ -54,7 +75,8 @@ pub(super) fn max_panels(mr: usize) -> usize {
 ///
 /// # Safety
 /// `a`, `b` and `c` point to memory that holds every element the strides, `kc`, `mr`, `panels` and `nr`
-/// name (see [`Tile`]); nobody else touches that part of C meanwhile; the machine offers `isa`.
+/// name (see [`Tile`]), and so does `partial.sums` unless the tile is whole; nobody else touches that part of C
+/// or of the sums meanwhile; the machine offers `isa`.
 #[inline]
 pub(super) unsafe fn run(isa: Isa, tile: &Tile) {
     debug_assert!((1..=MR).contains(&tile.mr) && tile.panels == tile.nr.div_ceil(NR));

@@ -37,7 +37,7 @@ pub(super) unsafe fn run(tile: &Tile) {
 }
 
 /// # Safety
-/// The contract of [`super::micro::run`] with `MR_ == mr` and `PANELS == panels`.
+/// The contract of [`super::micro::run`] with `ROWS == mr` and `PANELS == panels`.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn kernel<const ROWS: usize, const PANELS: usize, const PACKED: bool>(tile: &Tile) {
     let (row_stride, col_stride) = if PACKED { (1, MR) } else { (tile.a_row_stride, tile.a_col_stride) };
@@ -51,9 +51,18 @@ unsafe fn kernel<const ROWS: usize, const PANELS: usize, const PACKED: bool>(til
             _mm_prefetch::<_MM_HINT_T0>(row.cast());
             _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(NR - 1).cast());
         }
+        if tile.partial.resume {
+            for (i, row) in acc.iter_mut().enumerate() {
+                for (h, sum) in row.as_flattened_mut().iter_mut().enumerate() {
+                    *sum = _mm256_loadu_ps(tile.partial.sums.add(i * tile.partial.stride + 8 * h));
+                }
+            }
+        }
         let mut a = tile.a;
         let mut b = tile.b;
         for _ in 0..kc {
+            // Plain indices, since one of them walks memory as well.
+            #[allow(clippy::needless_range_loop)]
             for p in 0..PANELS {
                 let b0 = _mm256_loadu_ps(b.add(p * kc * NR));
                 let b1 = _mm256_loadu_ps(b.add(p * kc * NR + 8));
@@ -65,6 +74,14 @@ unsafe fn kernel<const ROWS: usize, const PANELS: usize, const PACKED: bool>(til
             }
             a = a.wrapping_add(col_stride);
             b = b.wrapping_add(NR);
+        }
+        if !tile.partial.finish {
+            for (i, row) in acc.iter().enumerate() {
+                for (h, &sum) in row.as_flattened().iter().enumerate() {
+                    _mm256_storeu_ps(tile.partial.sums.add(i * tile.partial.stride + 8 * h), sum);
+                }
+            }
+            return;
         }
         let alpha = _mm256_set1_ps(tile.alpha);
         let beta = _mm256_set1_ps(tile.beta);

@@ -10,6 +10,12 @@ pub(super) unsafe fn run(tile: &Tile) {
     for panel in 0..tile.panels {
         let columns = tile.nr.saturating_sub(panel * NR).min(NR);
         let mut acc = [[0.0f32; NR]; MR];
+        if tile.partial.resume {
+            for (i, row) in acc.iter_mut().enumerate().take(tile.mr) {
+                // SAFETY: a row of `panels`·16 sums is there by the contract.
+                *row = unsafe { *partial_row(tile, i, panel) };
+            }
+        }
         for k in 0..tile.kc {
             // SAFETY: k < kc and panel < panels, so this row of 16 lies inside the packed panel.
             let b = unsafe { &*tile.b.add((panel * tile.kc + k) * NR).cast::<[f32; NR]>() };
@@ -22,6 +28,11 @@ pub(super) unsafe fn run(tile: &Tile) {
             }
         }
         for (i, row) in acc.iter().enumerate().take(tile.mr) {
+            if !tile.partial.finish {
+                // SAFETY: as above.
+                unsafe { *partial_row(tile, i, panel) = *row };
+                continue;
+            }
             for (j, sum) in row.iter().enumerate().take(columns) {
                 // SAFETY: i < mr and panel*16 + j < nr, inside C by the contract.
                 unsafe {
@@ -31,4 +42,9 @@ pub(super) unsafe fn run(tile: &Tile) {
             }
         }
     }
+}
+
+/// The kept sums of row `i` in panel `panel`.
+fn partial_row(tile: &Tile, i: usize, panel: usize) -> *mut [f32; NR] {
+    tile.partial.sums.wrapping_add(i * tile.partial.stride + panel * NR).cast()
 }

@@ -38,6 +38,9 @@ pub(super) struct Block {
     pub lanes: usize,
     pub k0: usize,
     pub kc: usize,
+    /// How many depths ahead of those packed to ask the memory for, 0 for none: a hint for operands that are
+    /// read a piece at a time, too short for the hardware to notice where the next is.
+    pub ahead: usize,
 }
 
 /// Packs `block` of `src` into panels of `W` lanes; `out` holds `block.lanes.div_ceil(W)` panels of `kc`·`W`.

@@ -1,5 +1,8 @@
 //! Packing with AVX2 and F16C: 8×8 transposes in registers where the operand runs along the depth, straight
 //! copies where it runs along the lanes.
+//!
+//! Parts of the loops are `#[inline(always)]` functions without a target feature of their own: they take that
+//! of the function they end up in. Vectors stay out of closures and of calls, which would pass them in memory.
 
 use std::arch::x86_64::*;
 
@@ -11,19 +14,19 @@ use super::pack::{Block, Lanes, pack_portable};
 
 /// A storage type that is widened to f32 while it is read.
 trait Load: Copy {
-    /// How many depths [`Load::transpose`] takes at once, at most 16.
+    /// How many depths [`Load::transpose`] takes at once.
     const DEPTHS: usize;
     /// Reads eight consecutive elements.
     ///
     /// # Safety
     /// Eight elements at `src` are readable; the machine has AVX2 and F16C.
     unsafe fn load8(src: *const Self) -> __m256;
-    /// Reads [`Load::DEPTHS`] elements of eight rows; entry k of the result (the first `DEPTHS` of 16) holds
-    /// element k of every row.
+    /// Reads [`Load::DEPTHS`] elements of eight rows and writes element k of every row, eight floats, at
+    /// `to + k·step`.
     ///
     /// # Safety
-    /// `DEPTHS` elements at each of `rows` are readable; the machine has AVX2 and F16C.
-    unsafe fn transpose(rows: [*const Self; 8]) -> [__m256; 16];
+    /// The elements at `rows` are readable and the floats at `to` writable; the machine has AVX2 and F16C.
+    unsafe fn transpose(rows: &[*const Self; 8], to: *mut f32, step: usize);
     /// One element in f32.
     fn widen(self) -> f32;
 }
@@ -36,29 +39,18 @@ impl Load for f32 {
         unsafe { _mm256_loadu_ps(src) }
     }
     #[inline(always)]
-    unsafe fn transpose(rows: [*const f32; 8]) -> [__m256; 16] {
+    unsafe fn transpose(rows: &[*const f32; 8], to: *mut f32, step: usize) {
         // SAFETY: the caller's contract.
         unsafe {
-            let mut out = [_mm256_setzero_ps(); 16];
-            out[..8].copy_from_slice(&transpose8(rows.map(|row| _mm256_loadu_ps(row))));
-            out
+            for (k, column) in transpose8(rows).into_iter().enumerate() {
+                _mm256_storeu_ps(to.add(k * step), column);
+            }
         }
     }
     #[inline(always)]
     fn widen(self) -> f32 {
         self
     }
-}
-
-/// Eight rows of sixteen 16-bit elements; entry q of the result holds elements 2q (low half of a lane) and
-/// 2q + 1 (high half) of every row.
-///
-/// # Safety
-/// 16 elements at each of `rows` are readable; the machine has AVX2.
-#[inline(always)]
-unsafe fn transpose_pairs<T>(rows: [*const T; 8]) -> [__m256i; 8] {
-    // SAFETY: the caller's contract.
-    unsafe { transpose8(rows.map(|row| _mm256_loadu_ps(row.cast()))).map(|pairs| _mm256_castps_si256(pairs)) }
 }
 
 impl Load for bf16 {
@@ -72,16 +64,17 @@ impl Load for bf16 {
         }
     }
     #[inline(always)]
-    unsafe fn transpose(rows: [*const bf16; 8]) -> [__m256; 16] {
-        // SAFETY: the caller's contract.
+    unsafe fn transpose(rows: &[*const bf16; 8], to: *mut f32, step: usize) {
+        // SAFETY: the caller's contract. A lane of a transposed pair holds depth 2q in its low half and
+        // depth 2q + 1 in its high half.
         unsafe {
-            let mut out = [_mm256_setzero_ps(); 16];
             let high = _mm256_set1_epi32(0xffff_0000_u32 as i32);
-            for (q, pair) in transpose_pairs(rows).into_iter().enumerate() {
-                out[2 * q] = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pair));
-                out[2 * q + 1] = _mm256_castsi256_ps(_mm256_and_si256(pair, high));
+            for (q, pair) in transpose8(rows).into_iter().enumerate() {
+                let pair = _mm256_castps_si256(pair);
+                let (even, odd) = (to.add(2 * q * step), to.add((2 * q + 1) * step));
+                _mm256_storeu_ps(even, _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pair)));
+                _mm256_storeu_ps(odd, _mm256_castsi256_ps(_mm256_and_si256(pair, high)));
             }
-            out
         }
     }
     #[inline(always)]
@@ -98,19 +91,19 @@ impl Load for f16 {
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(src.cast())) }
     }
     #[inline(always)]
-    unsafe fn transpose(rows: [*const f16; 8]) -> [__m256; 16] {
-        // SAFETY: the caller's contract.
+    unsafe fn transpose(rows: &[*const f16; 8], to: *mut f32, step: usize) {
+        // SAFETY: the caller's contract; pairs as for bf16.
         unsafe {
-            let mut out = [_mm256_setzero_ps(); 16];
             let low = _mm256_set1_epi32(0xffff);
-            for (q, pair) in transpose_pairs(rows).into_iter().enumerate() {
+            for (q, pair) in transpose8(rows).into_iter().enumerate() {
+                let pair = _mm256_castps_si256(pair);
+                let (even, odd) = (to.add(2 * q * step), to.add((2 * q + 1) * step));
                 // Low halves then high halves in each 128-bit part; the permutation gathers the parts.
                 let halves = _mm256_packus_epi32(_mm256_and_si256(pair, low), _mm256_srli_epi32::<16>(pair));
                 let halves = _mm256_permute4x64_epi64::<0b11_01_10_00>(halves);
-                out[2 * q] = _mm256_cvtph_ps(_mm256_castsi256_si128(halves));
-                out[2 * q + 1] = _mm256_cvtph_ps(_mm256_extracti128_si256::<1>(halves));
+                _mm256_storeu_ps(even, _mm256_cvtph_ps(_mm256_castsi256_si128(halves)));
+                _mm256_storeu_ps(odd, _mm256_cvtph_ps(_mm256_extracti128_si256::<1>(halves)));
             }
-            out
         }
     }
     #[inline(always)]
@@ -166,32 +159,30 @@ unsafe fn pack_along_depth<const W: usize, T: Load>(
     out: &mut [f32],
 ) {
     let kc = block.kc;
-    let whole = kc - kc % T::DEPTHS;
     for (p, panel) in out.chunks_exact_mut(W * kc).enumerate() {
         for group in (0..W).step_by(8) {
             let width = (W - group).min(8);
-            let rows: [&[T]; 8] = std::array::from_fn(|j| {
+            let mut rows: [&[T]; 8] = [&[]; 8];
+            for (j, row) in rows.iter_mut().enumerate() {
                 let lane = (p * W + group + j.min(width - 1)).min(block.lanes - 1);
                 let start = (block.lane0 + lane) * lane_stride + block.k0;
-                &data[start..start + kc]
-            });
-            let dst = panel.as_mut_ptr();
+                *row = &data[start..start + kc];
+            }
+            // Where the panel is narrower than a vector, a store runs into the next depth's lanes, which are
+            // stored later; the last depth has no next one and is left to the scalar loop.
+            let whole = if width == 8 { kc } else { kc - 1 } / T::DEPTHS * T::DEPTHS;
             for k in (0..whole).step_by(T::DEPTHS) {
-                // SAFETY: k + DEPTHS <= kc, the length of each row. The store of 8 lanes at depth k + j ends
-                // at (k + j)·W + group + 8, inside the panel unless width < 8 and this is the last depth,
-                // which takes the masked store (slow, so only there); a store that runs into the next
-                // depth's lanes is overwritten by that depth's own store.
-                unsafe {
-                    let columns = T::transpose(rows.map(|row| row.as_ptr().add(k)));
-                    for (j, &column) in columns.iter().enumerate().take(T::DEPTHS) {
-                        let at = dst.add((k + j) * W + group);
-                        if width == 8 || k + j + 1 < kc {
-                            _mm256_storeu_ps(at, column);
-                        } else {
-                            _mm256_maskstore_ps(at, first_lanes(width), column);
-                        }
+                let mut at = [std::ptr::null(); 8];
+                for (at, row) in at.iter_mut().zip(&rows) {
+                    *at = row[k..].as_ptr();
+                    if block.ahead > 0 && (k * size_of::<T>()).is_multiple_of(64) {
+                        _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(block.ahead).cast());
                     }
                 }
+                // SAFETY: DEPTHS elements are left in each row from k on. The last store ends at
+                // (k + DEPTHS - 1)·W + group + 8, which is inside the panel: where group + 8 > W, at least one
+                // more depth follows.
+                unsafe { T::transpose(&at, panel[k * W + group..].as_mut_ptr(), W) };
             }
             for k in whole..kc {
                 for (j, row) in rows.iter().enumerate().take(width) {
@@ -245,42 +236,45 @@ unsafe fn pack_along_lanes<const W: usize, T: Load>(
     }
 }
 
-/// A mask that selects the first `count` of eight lanes.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn first_lanes(count: usize) -> __m256i {
-    let lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    _mm256_cmpgt_epi32(_mm256_set1_epi32(count as i32), lane)
-}
-
-/// Transposes an 8×8 block of floats.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn transpose8(r: [__m256; 8]) -> [__m256; 8] {
-    let t0 = _mm256_unpacklo_ps(r[0], r[1]);
-    let t1 = _mm256_unpackhi_ps(r[0], r[1]);
-    let t2 = _mm256_unpacklo_ps(r[2], r[3]);
-    let t3 = _mm256_unpackhi_ps(r[2], r[3]);
-    let t4 = _mm256_unpacklo_ps(r[4], r[5]);
-    let t5 = _mm256_unpackhi_ps(r[4], r[5]);
-    let t6 = _mm256_unpacklo_ps(r[6], r[7]);
-    let t7 = _mm256_unpackhi_ps(r[6], r[7]);
-    let u0 = _mm256_shuffle_ps::<0x44>(t0, t2);
-    let u1 = _mm256_shuffle_ps::<0xee>(t0, t2);
-    let u2 = _mm256_shuffle_ps::<0x44>(t1, t3);
-    let u3 = _mm256_shuffle_ps::<0xee>(t1, t3);
-    let u4 = _mm256_shuffle_ps::<0x44>(t4, t6);
-    let u5 = _mm256_shuffle_ps::<0xee>(t4, t6);
-    let u6 = _mm256_shuffle_ps::<0x44>(t5, t7);
-    let u7 = _mm256_shuffle_ps::<0xee>(t5, t7);
-    [
-        _mm256_permute2f128_ps::<0x20>(u0, u4),
-        _mm256_permute2f128_ps::<0x20>(u1, u5),
-        _mm256_permute2f128_ps::<0x20>(u2, u6),
-        _mm256_permute2f128_ps::<0x20>(u3, u7),
-        _mm256_permute2f128_ps::<0x31>(u0, u4),
-        _mm256_permute2f128_ps::<0x31>(u1, u5),
-        _mm256_permute2f128_ps::<0x31>(u2, u6),
-        _mm256_permute2f128_ps::<0x31>(u3, u7),
-    ]
+/// Reads eight vectors, one a row, and transposes them as an 8×8 block of 32-bit elements.
+///
+/// # Safety
+/// 32 bytes at each of `rows` are readable; the machine has AVX2.
+#[inline(always)]
+pub(super) unsafe fn transpose8<T>(rows: &[*const T; 8]) -> [__m256; 8] {
+    // SAFETY: the machine has AVX2.
+    let mut r = [unsafe { _mm256_setzero_ps() }; 8];
+    for (r, row) in r.iter_mut().zip(rows) {
+        // SAFETY: the caller's contract.
+        *r = unsafe { _mm256_loadu_ps(row.cast()) };
+    }
+    // SAFETY: the machine has AVX2.
+    unsafe {
+        let t0 = _mm256_unpacklo_ps(r[0], r[1]);
+        let t1 = _mm256_unpackhi_ps(r[0], r[1]);
+        let t2 = _mm256_unpacklo_ps(r[2], r[3]);
+        let t3 = _mm256_unpackhi_ps(r[2], r[3]);
+        let t4 = _mm256_unpacklo_ps(r[4], r[5]);
+        let t5 = _mm256_unpackhi_ps(r[4], r[5]);
+        let t6 = _mm256_unpacklo_ps(r[6], r[7]);
+        let t7 = _mm256_unpackhi_ps(r[6], r[7]);
+        let u0 = _mm256_shuffle_ps::<0x44>(t0, t2);
+        let u1 = _mm256_shuffle_ps::<0xee>(t0, t2);
+        let u2 = _mm256_shuffle_ps::<0x44>(t1, t3);
+        let u3 = _mm256_shuffle_ps::<0xee>(t1, t3);
+        let u4 = _mm256_shuffle_ps::<0x44>(t4, t6);
+        let u5 = _mm256_shuffle_ps::<0xee>(t4, t6);
+        let u6 = _mm256_shuffle_ps::<0x44>(t5, t7);
+        let u7 = _mm256_shuffle_ps::<0xee>(t5, t7);
+        [
+            _mm256_permute2f128_ps::<0x20>(u0, u4),
+            _mm256_permute2f128_ps::<0x20>(u1, u5),
+            _mm256_permute2f128_ps::<0x20>(u2, u6),
+            _mm256_permute2f128_ps::<0x20>(u3, u7),
+            _mm256_permute2f128_ps::<0x31>(u0, u4),
+            _mm256_permute2f128_ps::<0x31>(u1, u5),
+            _mm256_permute2f128_ps::<0x31>(u2, u6),
+            _mm256_permute2f128_ps::<0x31>(u3, u7),
+        ]
+    }
 }
