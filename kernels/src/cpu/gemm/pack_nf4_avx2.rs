@@ -85,7 +85,8 @@ fn look_up(planes: &[__m256i; 4], codes: __m256i) -> [__m256; 4] {
 unsafe fn pack_along_depth(data: &Nf4Ref, lane_stride: usize, block: Block, out: &mut [f32]) {
     let planes = planes();
     let nibble = _mm256_set1_epi8(15);
-    let transpose = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    let transpose =
+        _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
     let kc = block.kc;
     for (p, panel) in out.chunks_exact_mut(NR * kc).enumerate() {
         for group in (0..NR).step_by(8) {
@@ -110,7 +111,9 @@ unsafe fn pack_along_depth(data: &Nf4Ref, lane_stride: usize, block: Block, out:
                     let at = (start + k) / 2;
                     match data.codes.get(at..at + 4) {
                         Some(bytes) => u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
-                        None => data.codes[at..].iter().rev().fold(0, |sum, byte| sum << 8 | u32::from(*byte)),
+                        None => {
+                            data.codes[at..].iter().rev().fold(0, |sum, byte| sum << 8 | u32::from(*byte))
+                        }
                     }
                 });
                 // SAFETY: `bytes` and `absmax` are 32 bytes each; every store lies inside the panel, since
