@@ -45,7 +45,7 @@ fn larger(a: f32, b: f32) -> f32 {
     if a > b { a } else { b }
 }
 
-/// `f` over all lanes, by halves: a tree of vector operations instead of a chain of scalar ones.
+/// `f` over all lanes, by halves: a tree instead of a chain of operations.
 #[inline(always)]
 fn reduce(mut lanes: [f32; NR], f: impl Fn(f32, f32) -> f32) -> f32 {
     let mut half = NR / 2;
@@ -56,6 +56,18 @@ fn reduce(mut lanes: [f32; NR], f: impl Fn(f32, f32) -> f32) -> f32 {
         half /= 2;
     }
     lanes[0]
+}
+
+/// Not inlined, as [`total`]: seen together with the loop that fills the lanes, the tree misleads the
+/// compiler into vectors of two lanes for both.
+#[inline(never)]
+fn maximum(lanes: &[f32; NR]) -> f32 {
+    reduce(*lanes, larger)
+}
+
+#[inline(never)]
+fn total(lanes: &[f32; NR]) -> f32 {
+    reduce(*lanes, |a, b| a + b)
 }
 
 #[inline(always)]
@@ -121,7 +133,7 @@ fn online_softmax_body<const FMA: bool>(
                     *lane = larger(*x, *lane);
                 }
             }
-            let max = larger(reduce(lanes, larger), m[i]);
+            let max = larger(maximum(&lanes), m[i]);
             let mut lanes = [0.0f32; NR];
             for chunk in row.chunks_exact_mut(NR) {
                 for (lane, x) in lanes.iter_mut().zip(chunk) {
@@ -130,7 +142,7 @@ fn online_softmax_body<const FMA: bool>(
                 }
             }
             let old = exp2::<FMA>(m[i] - max);
-            l[i] = l[i] * old + reduce(lanes, |a, b| a + b);
+            l[i] = l[i] * old + total(&lanes);
             m[i] = max;
             if old != 1.0 {
                 o[i * shape.dp..(i + 1) * shape.dp].iter_mut().for_each(|o| *o *= old);
