@@ -13,6 +13,7 @@ macro_rules! for_each_op {
         $callback! {
             rms_norm: RmsNorm,
             linear: Linear,
+            lora_linear: LoraLinear,
             linear_cross_entropy: LinearCrossEntropy,
             add_rms_norm: AddRmsNorm,
             embedding: Embedding,

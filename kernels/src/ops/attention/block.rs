@@ -5,7 +5,7 @@
 //!   S [48, 96]  = Q·Kᵀ                    Kᵀ lies in panels of 16 keys × D, V and K as rows padded to 16
 //!   P, m, l     = online softmax(S)       in place, in the first-level cache
 //!   O          += P·V
-//! backward                              P = exp(S − lse); dP = dO·Vᵀ; dS = P∘(dP − rowsum(dO∘O))
+//! backward                              P = 2^(S − lse); dP = dO·Vᵀ; dS = P∘(dP − rowsum(dO∘O))
 //!                                       dV += Pᵀ·dO; dK += dSᵀ·Q; dQ += dS·K
 //! ```
 //! Tiles of 6 queries × 16 keys that lie wholly above the diagonal or left of the window are not computed.
@@ -96,7 +96,7 @@ pub(super) struct Packed<'a> {
 
 /// Buffers of a task, reused from block to block.
 pub(super) struct Scratch {
-    /// Queries times the scale, rows of `dp`.
+    /// Queries times scale·log₂ e, rows of `dp`.
     pub q: Vec<f32>,
     s: Vec<f32>,
     ds: Vec<f32>,
@@ -106,7 +106,7 @@ pub(super) struct Scratch {
     pub d_out: Vec<f32>,
     m: Vec<f32>,
     l: Vec<f32>,
-    /// Log-sum-exp of the rows: the forward's result, the backward's input.
+    /// Base-2 logarithm of the sum of the rows' `2^score`: the forward's result, the backward's input.
     pub lse: Vec<f32>,
     /// `rowsum(dO ∘ O)` (backward).
     pub delta: Vec<f32>,
@@ -192,12 +192,13 @@ pub(super) fn forward(isa: Isa, shape: &Shape, kv: Packed, w: &mut Scratch) {
     for i in 0..shape.nq {
         let scale = 1.0 / w.l[i];
         w.out[i * shape.dp..(i + 1) * shape.dp].iter_mut().for_each(|o| *o *= scale);
-        w.lse[i] = w.m[i] + w.l[i].ln();
+        w.lse[i] = w.m[i] + w.l[i].log2();
     }
 }
 
-/// Gradients from `w.q`, `w.d_out`, `w.lse` and `w.delta`: fills `w.out` with that of the scaled queries,
-/// adds to `dk` and `dv`, which have rows of `dp` for all keys rounded up to [`NR`], and [`MR`] more.
+/// Gradients from `w.q`, `w.d_out`, `w.lse` and `w.delta`: fills `w.out` with that of the queries divided by
+/// scale, adds to `dk` that of the keys times log₂ e and to `dv` that of the values. These two have rows of
+/// `dp` for all keys, and [`MR`] more.
 pub(super) fn backward(
     isa: Isa,
     shape: &Shape,

@@ -10,6 +10,7 @@ use super::tile::{MR, NR};
 use crate::cpu::isa;
 use medley_tensor::alloc;
 use rayon::prelude::*;
+use std::f32::consts::{LN_2, LOG2_E};
 
 /// Keys or values: element (token, head, i) at `token·token_stride + head·head_stride + i`.
 #[derive(Clone, Copy)]
@@ -182,7 +183,7 @@ fn interleave(x: Vec<f32>, heads: usize, width: usize) -> Vec<f32> {
     out
 }
 
-/// The output `[Tq, Hq, D]` and the log-sum-exp of the scores, `[Hkv, Tq, Hq / Hkv]`. `q` is
+/// The output `[Tq, Hq, D]` and the log-sum-exp of the scores in base 2, `[Hkv, Tq, Hq / Hkv]`. `q` is
 /// `[Tq, Hq, D]`; the segments cover its rows in order, and none is empty.
 pub(super) fn forward(p: &Problem, q: &[f32], k: Heads, v: Heads) -> (Vec<f32>, Vec<f32>) {
     let (isa, d, dp, group) = (isa(), p.d, p.padded(), p.group());
@@ -206,7 +207,7 @@ pub(super) fn forward(p: &Problem, q: &[f32], k: Heads, v: Heads) -> (Vec<f32>, 
             let task = head * p.segments.len() + n;
             let kv = Packed { k_panels: k_panels.get(task), v_panels: &[], k_rows: &[], v_rows: v_rows.get(task) };
             for g in 0..group {
-                load(&mut w.q, dp, shape, p.scale, |i| q.row(s.q + q0 + i, head * group + g, d));
+                load(&mut w.q, dp, shape, p.scale * LOG2_E, |i| q.row(s.q + q0 + i, head * group + g, d));
                 block::forward(isa, shape, kv, w);
                 for i in 0..shape.nq {
                     out[(i * group + g) * d..][..d].copy_from_slice(&w.out[i * dp..][..d]);
@@ -268,7 +269,7 @@ pub(super) fn backward(p: &Problem, tape: &Tape, d_out: &[f32]) -> [Vec<f32>; 3]
             let shape = p.shape(s, q0);
             for g in 0..group {
                 let h = head * group + g;
-                load(&mut w.q, dp, &shape, p.scale, |i| q.row(s.q + q0 + i, h, d));
+                load(&mut w.q, dp, &shape, p.scale * LOG2_E, |i| q.row(s.q + q0 + i, h, d));
                 load(&mut w.d_out, dp, &shape, 1.0, |i| d_out.row(s.q + q0 + i, h, d));
                 for i in 0..shape.nq {
                     let t = s.q + q0 + i;
@@ -282,8 +283,10 @@ pub(super) fn backward(p: &Problem, tape: &Tape, d_out: &[f32]) -> [Vec<f32>; 3]
                 }
             }
         }
-        for (to, from) in [(dk, sum_dk), (dv, sum_dv)] {
-            to.chunks_exact_mut(d).zip(from.chunks_exact(dp)).for_each(|(to, x)| to.copy_from_slice(&x[..d]));
+        for (to, from, factor) in [(dk, sum_dk, LN_2), (dv, sum_dv, 1.0)] {
+            for (to, from) in to.chunks_exact_mut(d).zip(from.chunks_exact(dp)) {
+                to.iter_mut().zip(from).for_each(|(to, x)| *to = x * factor);
+            }
             alloc::recycle(from);
         }
     });

@@ -26,7 +26,8 @@ pub struct Dropout {
 }
 
 impl Dropout {
-    fn masked(&self, x: &Tensor) -> Result<Tensor> {
+    /// `x · mask / (1 − p)`, the mask being decided by element index in row-major order.
+    pub(crate) fn masked(&self, x: &Tensor) -> Result<Tensor> {
         if !(0.0..1.0).contains(&self.p) {
             let message = format!("p is {}; give a probability from 0 up to, not including, 1", self.p);
             return Err(Error::value(Self::NAME, message));
