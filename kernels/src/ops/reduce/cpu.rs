@@ -4,6 +4,7 @@
 //! their accuracy.
 
 use crate::cpu::elementwise::dense;
+use crate::cpu::lanes::fold8;
 use medley_tensor::{Result, Tensor, alloc};
 use rayon::prelude::*;
 
@@ -57,7 +58,7 @@ fn fold(x: &[f32], [outer, mid, inner]: [usize; 3], start: f32, combine: impl Fn
         let rows = BLOCK.min(mid - first);
         let block = &x[(o * mid + first) * inner..][..rows * inner];
         if inner == 1 {
-            out[0] = fold_run(block, start, combine);
+            out[0] = fold8(block, start, combine);
             return;
         }
         out.par_chunks_mut(COLUMNS).enumerate().for_each(|(c, out)| {
@@ -68,15 +69,4 @@ fn fold(x: &[f32], [outer, mid, inner]: [usize; 3], start: f32, combine: impl Fn
         });
     });
     if blocks == 1 { partial } else { fold(&partial, [outer, blocks, inner], start, combine) }
-}
-
-/// Folds adjacent elements in eight lanes.
-fn fold_run(run: &[f32], start: f32, combine: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut lanes = [start; 8];
-    let chunks = run.chunks_exact(8);
-    let tail = chunks.remainder().iter().fold(start, |a, v| combine(a, *v));
-    for chunk in chunks {
-        lanes.iter_mut().zip(chunk).for_each(|(lane, v)| *lane = combine(*lane, *v));
-    }
-    combine(lanes.into_iter().fold(start, &combine), tail)
 }
