@@ -69,6 +69,27 @@ pub(crate) fn map<const N: usize, const M: usize>(
     Ok(results)
 }
 
+struct Copy;
+impl Kernel<1, 1> for Copy {
+    #[inline(always)]
+    fn apply(&self, x: [f32; 1]) -> [f32; 1] {
+        x
+    }
+}
+
+/// An f32 tensor with its elements in row-major order: itself, or a copy made in parallel.
+///
+/// # Errors
+/// When it is not f32.
+pub(crate) fn dense(t: &Tensor) -> Result<Tensor> {
+    if t.is_contiguous() {
+        t.storage_slice::<f32>()?;
+        return Ok(t.clone());
+    }
+    let [data] = map(t.shape(), [t], &Copy)?;
+    Tensor::from_vec(data, t.shape())
+}
+
 /// Drops dimensions of extent 1 and merges neighbours that every operand walks as one. What remains
 /// has at least one dimension.
 fn collapse(shape: &[usize], operands: &mut [Operand]) -> Vec<usize> {

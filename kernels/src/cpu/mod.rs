@@ -4,5 +4,6 @@ pub(crate) mod activation;
 pub(crate) mod elementwise;
 pub mod gemm;
 mod isa;
+pub(crate) mod lanes;
 
 pub use isa::{Isa, isa};

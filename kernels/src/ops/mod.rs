@@ -23,6 +23,16 @@ macro_rules! for_each_op {
             dropout: Dropout,
             reshape: Reshape,
             attention: Attention,
+            permute: Permute,
+            slice: Slice,
+            concat: Concat,
+            index_select: IndexSelect,
+            reduce: Reduce,
+            binary: Binary,
+            unary: Unary,
+            affine: Affine,
+            softmax: Softmax,
+            matmul: Matmul,
         }
     };
 }
@@ -48,4 +58,7 @@ macro_rules! declare {
 }
 for_each_op!(declare);
 
+pub use binary::BinaryKind;
+pub use reduce::ReduceKind;
 pub use rope::RopeTable;
+pub use unary::UnaryKind;

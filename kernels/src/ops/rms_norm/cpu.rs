@@ -1,24 +1,13 @@
 //! RMSNorm on the CPU, rows in parallel. Sums run in eight lanes so that they vectorise; the
 //! order is fixed, so results do not depend on the number of threads.
 
+use crate::cpu::lanes::dot8;
 use rayon::prelude::*;
 
 /// Rows are handed to threads in groups of about this many elements.
 const GRAIN: usize = 1 << 15;
 /// The weight gradient is summed over blocks of this many rows, then over blocks.
 const BLOCK_ROWS: usize = 64;
-
-fn dot8(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; 8];
-    let (ca, cb) = (a.chunks_exact(8), b.chunks_exact(8));
-    let tail: f32 = ca.remainder().iter().zip(cb.remainder()).map(|(x, y)| x * y).sum();
-    for (x, y) in ca.zip(cb) {
-        for l in 0..8 {
-            lanes[l] += x[l] * y[l];
-        }
-    }
-    lanes.iter().sum::<f32>() + tail
-}
 
 fn norm_row(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) -> f32 {
     let inv = 1.0 / (dot8(x, x) / x.len() as f32 + eps).sqrt();
