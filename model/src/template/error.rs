@@ -75,6 +75,11 @@ pub enum TemplateError {
         /// The turn, counted from 0.
         turn: usize,
     },
+    /// The chat template always ends with the head of a next reply.
+    #[error(
+        "the model's chat template ignores `add_generation_prompt` and writes the head of a next reply after every conversation, which must not be learned; name a `template`, e.g. `llama3`"
+    )]
+    AlwaysPrompts,
     /// The tokenizer failed.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),

@@ -92,6 +92,8 @@ pub struct Renderer {
     mask: MaskRule,
     stop_ids: Vec<u32>,
     notes: Vec<String>,
+    /// The chat template writes the head of a reply after every conversation, asked for or not.
+    always_prompts: bool,
 }
 
 impl std::fmt::Debug for Renderer {
@@ -148,8 +150,9 @@ impl Renderer {
                 Form::Jinja(Box::new(JinjaTemplate::new(source, &tokenizer)?))
             }
         };
-        let mut renderer = Renderer { tokenizer, form, options, mask, stop_ids, notes };
-        renderer.add_jinja_stop_id();
+        let mut renderer =
+            Renderer { tokenizer, form, options, mask, stop_ids, notes, always_prompts: false };
+        renderer.probe_jinja();
         Ok(renderer)
     }
 
@@ -161,6 +164,9 @@ impl Renderer {
     /// # Errors
     /// Messages in another order, or a conversation that the model's chat template refuses.
     pub fn render(&self, messages: &[Message], task: Option<&str>) -> Result<Rendered, TemplateError> {
+        if self.always_prompts {
+            return Err(TemplateError::AlwaysPrompts);
+        }
         let turns = self.turns(messages, task, true)?;
         Ok(assemble(&turns, self.mask, self.options.cutoff_len))
     }
@@ -289,13 +295,22 @@ impl Renderer {
         Ok(self.tokenizer.encode(reply, true)?)
     }
 
-    /// The token with which the model's own chat template closes a reply also ends a generation.
-    fn add_jinja_stop_id(&mut self) {
+    /// Learns two things about the model's own chat template from a made-up conversation: the token with
+    /// which it closes a reply, which also ends a generation, and whether it heeds `add_generation_prompt`
+    /// (the first templates of LLaMA-3 do not). A template that refuses the conversation tells nothing.
+    fn probe_jinja(&mut self) {
         let Form::Jinja(template) = &self.form else { return };
-        let probe = [Message::user("x"), Message::assistant("x")];
-        // A template that refuses the probe (it wants a system message, say) adds no stop id; the
-        // tokenizer's own are there in any case.
-        let Ok(turns) = self.jinja_turns(template, &probe, "", true) else { return };
+        let probe = [Message::user("x"), Message::assistant("y"), Message::user("z")];
+        let text = |n: usize, prompt: bool| template.text(&probe[..n], prompt);
+        if let (Ok(asked), Ok(not_asked), Ok(two), Ok(three)) =
+            (text(1, true), text(1, false), text(2, false), text(3, false))
+        {
+            // What follows the question also follows the finished reply, and goes when a question follows.
+            let tail = asked.rsplit_once('x').map_or("", |(_, tail)| tail);
+            self.always_prompts =
+                asked == not_asked && !tail.is_empty() && two.ends_with(tail) && !three.starts_with(&two);
+        }
+        let Ok(turns) = self.jinja_turns(template, &probe[..2], "", true) else { return };
         let close = turns.iter().flat_map(|t| &t.target).find(|&&id| self.tokenizer.is_special(id)).copied();
         if let Some(id) = close
             && !self.stop_ids.contains(&id)

@@ -401,4 +401,18 @@ mod own_chat_template {
         let text = r.render(&two_turns(), None).unwrap_err().to_string();
         assert!(text.contains("does not begin where the generation prompt ends"), "{text}");
     }
+
+    /// LLaMA-3's first chat template: fine for generation, but it cannot tell a finished conversation.
+    #[test]
+    fn a_template_that_always_prompts_can_generate_but_not_train() {
+        let template = "{% for m in messages %}{{ '<|start_header_id|>' + m.role + '<|end_header_id|>' + m.content + '<|eot_id|>' }}{% endfor %}{{ '<|start_header_id|>assistant<|end_header_id|>' }}";
+        for mask_history in [false, true] {
+            let (_dir, r) = own(template, RenderOptions { mask_history, ..RenderOptions::default() });
+            let text = r.render(&two_turns()[1..3], None).unwrap_err().to_string();
+            assert!(text.contains("add_generation_prompt"), "{text}");
+            let ids = r.render_prompt(&two_turns()[1..2], None).unwrap();
+            assert!(r.tokenizer().decode(&ids, false).unwrap().ends_with("assistant<|end_header_id|>"));
+            assert!(r.stop_ids().contains(&r.tokenizer().token_id("<|eot_id|>").unwrap()));
+        }
+    }
 }
