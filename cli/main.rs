@@ -1,7 +1,7 @@
 //! The `medley` binary: reads the arguments, runs one command, turns an error into text and an exit code.
-#[allow(dead_code)]
 mod args;
 mod commands;
+mod progress;
 
 use std::process::ExitCode;
 

@@ -1,7 +1,5 @@
 //! `--help`, written from the table.
 
-use std::fmt::Write;
-
 use serde_json::Value;
 
 use super::option::{Kind, Opt, Section, Status};
@@ -22,7 +20,7 @@ pub fn overview(commands: &[Cmd]) -> String {
     let width = commands.iter().map(|cmd| cmd.spec().name.len()).max().unwrap_or(0);
     for cmd in commands {
         let spec = cmd.spec();
-        put(&mut text, format_args!("  {:width$}  {}\n", spec.name, spec.about));
+        text.push_str(&format!("  {:width$}  {}\n", spec.name, spec.about));
     }
     text.push_str(
         "\nOptions have LLaMA-Factory's names; its YAML files run unchanged where the feature exists.\n  \
@@ -39,13 +37,13 @@ pub fn command_help(cmd: Cmd) -> String {
     let file = if spec.takes_config { " [CONFIG.yaml]" } else { "" };
     let mut text = format!("{}\n\nUsage: medley {}{file} [--option value …]\n", spec.about, spec.name);
     for (comment, command) in spec.examples {
-        put(&mut text, format_args!("\n  # {comment}\n  {command}\n"));
+        text.push_str(&format!("\n  # {comment}\n  {command}\n"));
     }
     for section in Section::ALL {
         let of_section = |opt: &&Opt| opt.status == Status::Field(section) && opt.commands.contains(&cmd);
         let mut options = table::all().filter(of_section).peekable();
         if options.peek().is_some() {
-            put(&mut text, format_args!("\n{}:\n", section.title()));
+            text.push_str(&format!("\n{}:\n", section.title()));
         }
         for opt in options {
             let required = spec.required.iter().any(|group| *group == [opt.name]);
@@ -85,14 +83,14 @@ fn put_option(text: &mut String, opt: &Opt, section: Section, required: bool) {
     let mut help = opt.help.to_string();
     match opt.kind {
         // Choices are long: they go below, with the help.
-        Kind::Choice(names) => put(&mut help, format_args!(" [{}]", names.join(", "))),
-        kind if !kind.metavar().is_empty() => put(&mut left, format_args!(" {}", kind.metavar())),
+        Kind::Choice(names) => help.push_str(&format!(" [{}]", names.join(", "))),
+        kind if !kind.metavar().is_empty() => left.push_str(&format!(" {}", kind.metavar())),
         _ => {}
     }
     if required {
         help.push_str(" (required)");
     } else if let Some(value) = default_of(section, opt.name) {
-        put(&mut help, format_args!(" (default\u{a0}{value})"));
+        help.push_str(&format!(" (default\u{a0}{value})"));
     }
     put_row(text, &left, &help);
 }
@@ -143,13 +141,6 @@ fn put_row(text: &mut String, left: &str, right: &str) {
     }
     text.push_str(line.trim_end());
     text.push('\n');
-}
-
-/// Appends formatted text; writing to a `String` cannot fail.
-fn put(text: &mut String, arguments: std::fmt::Arguments<'_>) {
-    if text.write_fmt(arguments).is_err() {
-        unreachable!("writing to a String never fails");
-    }
 }
 
 #[cfg(test)]

@@ -3,8 +3,9 @@
 mod train;
 
 use std::ffi::OsString;
+use std::io::{ErrorKind, Write};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::args::{self, Cmd, Settings, UsageError};
 
@@ -22,24 +23,35 @@ pub fn dispatch(words: impl Iterator<Item = OsString>) -> Result<()> {
     let words = words.map(utf8).collect::<Result<Vec<String>>>()?;
     let offered: Vec<Cmd> = COMMANDS.iter().map(|(cmd, _)| *cmd).collect();
     match words.first().map(String::as_str) {
-        None | Some("--help" | "-h") => print!("{}", args::overview(&offered)),
-        Some("--version" | "-V") => println!("medley {}", env!("CARGO_PKG_VERSION")),
-        Some("help") => print!("{}", help_on(&words[1..], &offered)?),
+        None | Some("--help" | "-h") => show(&args::overview(&offered))?,
+        Some("--version" | "-V") => show(concat!("medley ", env!("CARGO_PKG_VERSION"), "\n"))?,
+        Some("help") => show(&help_on(&words[1..], &offered)?)?,
         Some(_) => {
             let (cmd, run, rest) = choose(&words)?;
             let line = args::read_line(&cmd.spec(), rest)?;
             if line.help {
-                print!("{}", args::command_help(cmd));
-                return Ok(());
+                return show(&args::command_help(cmd));
             }
             let assembled = args::assemble(cmd, line)?;
             for note in &assembled.notes {
                 eprintln!("note: {note}");
             }
+            if let Some(threads) = assembled.settings.config.run.num_threads {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+                pool.with_context(|| format!("cannot start {threads} threads (--num_threads)"))?;
+            }
             run(&assembled.settings)?;
         }
     }
     Ok(())
+}
+
+/// Prints on stdout; a reader that has seen enough (`medley help | head`) is no error.
+fn show(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 fn utf8(word: OsString) -> Result<String> {

@@ -4,6 +4,7 @@ pub mod config;
 pub mod data;
 mod error;
 pub mod events;
+pub mod metrics;
 pub mod mix;
 pub mod plot;
 pub mod schedule;

@@ -61,7 +61,7 @@ pub fn label(value: f64, step: f64) -> String {
         return "0".into();
     }
     let magnitude = value.abs();
-    if magnitude >= 1e6 || magnitude < 1e-3 {
+    if !(1e-3..1e6).contains(&magnitude) {
         let text = format!("{value:.2e}");
         let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
         return format!("{}e{exponent}", digits.trim_end_matches('0').trim_end_matches('.'));
@@ -70,12 +70,12 @@ pub fn label(value: f64, step: f64) -> String {
     format!("{value:.decimals$}")
 }
 
-/// A whole number with thin groups of thousands.
+/// A whole number with commas between thousands.
 pub fn grouped(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

@@ -8,30 +8,39 @@ pub struct Svg {
 /// Where a text is held.
 #[derive(Clone, Copy)]
 pub enum Anchor {
+    /// At its beginning.
     Start,
+    /// In its middle.
     Middle,
+    /// At its end.
     End,
 }
 
 /// How a line is drawn.
 #[derive(Clone, Copy)]
 pub struct Stroke<'a> {
+    /// `#rrggbb`
     pub color: &'a str,
+    /// In units of the page.
     pub width: f64,
+    /// From 0, invisible, to 1.
     pub opacity: f64,
     /// Lengths of dashes and gaps; empty is a full line.
     pub dashes: &'a str,
 }
 
 impl<'a> Stroke<'a> {
+    /// A full, opaque line.
     pub fn new(color: &'a str, width: f64) -> Self {
         Self { color, width, opacity: 1.0, dashes: "" }
     }
 
+    /// The same, less opaque.
     pub fn opacity(self, opacity: f64) -> Self {
         Self { opacity, ..self }
     }
 
+    /// The same, dashed.
     pub fn dashes(self, dashes: &'a str) -> Self {
         Self { dashes, ..self }
     }
