@@ -17,6 +17,38 @@ pub fn progress() -> Box<dyn EventSink> {
     }
 }
 
+/// Progress of a job that counts to a known number: a bar on a terminal, nothing elsewhere.
+pub struct Counter(Option<ProgressBar>);
+
+impl Counter {
+    /// `what` is said in front of the bar.
+    pub fn new(what: &'static str, total: usize) -> Self {
+        if !std::io::stderr().is_terminal() {
+            return Counter(None);
+        }
+        let bar = ProgressBar::new(total as u64);
+        if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len}, {eta} left") {
+            bar.set_style(style);
+        }
+        bar.set_message(what);
+        Counter(Some(bar))
+    }
+
+    /// `done` of them are finished.
+    pub fn at(&self, done: usize) {
+        if let Some(bar) = &self.0 {
+            bar.set_position(done as u64);
+        }
+    }
+
+    /// All are; the bar goes away.
+    pub fn done(self) {
+        if let Some(bar) = self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 /// How far a run is and how fast.
 #[derive(Debug, Clone)]
 struct Pace {

@@ -31,6 +31,8 @@ impl Settings {
 pub struct CommandArgs {
     /// `generate`: what the user says.
     pub prompt: Option<String>,
+    /// `generate`, `chat`: the task whose header goes in front of the prompt, under `task_prefix`.
+    pub task_name: Option<String>,
     /// `convert`: the file or folder to read.
     pub input: Option<PathBuf>,
     /// `convert`, `logits`: the folder or file to write.
@@ -49,6 +51,7 @@ impl Default for CommandArgs {
     fn default() -> Self {
         Self {
             prompt: None,
+            task_name: None,
             input: None,
             output: None,
             input_ids: Vec::new(),

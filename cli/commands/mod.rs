@@ -1,5 +1,13 @@
 //! The commands there are, and how one is chosen.
 
+mod chat;
+mod convert;
+mod data;
+mod eval;
+mod export;
+mod generate;
+mod logits;
+mod predict;
 mod train;
 
 use std::ffi::OsString;
@@ -13,7 +21,19 @@ use crate::args::{self, Cmd, Settings, UsageError};
 type Run = fn(&Settings) -> Result<()>;
 
 /// Every command of this binary: one line each; help, parsing and dispatch follow from it.
-const COMMANDS: &[(Cmd, Run)] = &[(Cmd::Train, train::run)];
+const COMMANDS: &[(Cmd, Run)] = &[
+    (Cmd::Train, train::run),
+    (Cmd::Eval, eval::run),
+    (Cmd::Predict, predict::run),
+    (Cmd::Generate, generate::run),
+    (Cmd::Chat, chat::run),
+    (Cmd::Export, export::run),
+    (Cmd::Convert, convert::run),
+    (Cmd::Logits, logits::run),
+    (Cmd::DataCheck, data::check),
+    (Cmd::DataShow, data::show),
+    (Cmd::DataStats, data::stats),
+];
 
 /// Reads the words after `medley`, and runs the command they name.
 ///

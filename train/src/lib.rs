@@ -7,6 +7,7 @@ pub mod events;
 pub mod metrics;
 pub mod mix;
 pub mod plot;
+pub mod predict;
 pub mod schedule;
 pub mod state;
 pub mod trainer;

@@ -18,6 +18,8 @@ const TRAIN: &[Cmd] = &[Train];
 
 pub const COMMAND: &[Opt] = &[
     Opt::field(Section::Command, "prompt", Text, "what the user says").on(&[Generate]),
+    Opt::field(Section::Command, "task_name", Text, "task whose header goes before the prompt (task_prefix)")
+        .on(&[Generate, Chat]),
     Opt::field(Section::Command, "input", Path, "GGUF file to read").on(&[Convert]),
     Opt::field(
         Section::Command,
