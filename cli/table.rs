@@ -28,7 +28,10 @@ pub fn render(header: &[&str], rows: &[Vec<String>]) -> String {
 mod tests {
     #[test]
     fn columns_line_up() {
-        let text = super::render(&["task", "f1"], &[vec!["qa".into(), "0.5".into()], vec!["summary".into(), "0.25".into()]]);
+        let text = super::render(
+            &["task", "f1"],
+            &[vec!["qa".into(), "0.5".into()], vec!["summary".into(), "0.25".into()]],
+        );
         assert_eq!(text, "task       f1\n-------------\nqa        0.5\nsummary  0.25\n");
     }
 }

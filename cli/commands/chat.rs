@@ -44,7 +44,8 @@ pub fn run(settings: &Settings) -> Result<()> {
             text => messages.push(Message::user(text)),
         }
         let ids = renderer.render_prompt(&messages, task)?;
-        let options = generate_options(&config.generate, renderer.stop_ids(), config.run.seed.wrapping_add(turn), 1);
+        let options =
+            generate_options(&config.generate, renderer.stop_ids(), config.run.seed.wrapping_add(turn), 1);
         let mut stream = renderer.tokenizer().stream(config.generate.skip_special_tokens);
         let (mut answer, mut failure) = (String::new(), None);
         generate(&model, &[ids], &options, &mut |_, id| {

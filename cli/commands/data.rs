@@ -121,7 +121,8 @@ pub fn stats(settings: &Settings) -> Result<()> {
         .zip(&mut lengths)
         .map(|((name, report), lengths)| {
             lengths.sort_unstable();
-            let at = |q: f64| lengths.get((q * (lengths.len().max(1) - 1) as f64) as usize).copied().unwrap_or(0);
+            let at =
+                |q: f64| lengths.get((q * (lengths.len().max(1) - 1) as f64) as usize).copied().unwrap_or(0);
             vec![
                 name.clone(),
                 report.rows.to_string(),

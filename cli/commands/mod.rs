@@ -8,6 +8,7 @@ mod export;
 mod generate;
 mod logits;
 mod predict;
+mod quickstart;
 mod train;
 
 use std::ffi::OsString;
@@ -22,6 +23,7 @@ type Run = fn(&Settings) -> Result<()>;
 
 /// Every command of this binary: one line each; help, parsing and dispatch follow from it.
 const COMMANDS: &[(Cmd, Run)] = &[
+    (Cmd::Quickstart, quickstart::run),
     (Cmd::Train, train::run),
     (Cmd::Eval, eval::run),
     (Cmd::Predict, predict::run),

@@ -32,10 +32,16 @@ pub fn run(settings: &Settings) -> Result<()> {
         config.train.per_device_eval_batch_size,
     );
     let counter = Counter::new("predicting", conversations.len());
-    let predictions =
-        predict(&model, &renderer, &conversations, &options, config.generate.skip_special_tokens, &mut |n| {
+    let predictions = predict(
+        &model,
+        &renderer,
+        &conversations,
+        &options,
+        config.generate.skip_special_tokens,
+        &mut |n| {
             counter.at(n);
-        })?;
+        },
+    )?;
     counter.done();
     write_predictions(folder, &predictions)?;
     let scores = score(&predictions);

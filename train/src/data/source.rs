@@ -119,7 +119,7 @@ impl ChatColumns {
 
 /// The files that `args` names: those of the datasets first, then the ones named directly.
 ///
-/// Files named directly are relative to `dataset_dir` and hold alpaca rows; the task of a row that names
+/// Files named directly are looked for in `dataset_dir`, then where the path says, and hold alpaca rows; the task of a row that names
 /// none is the file's name up to its first dot (`qa.dev.jsonl` → `qa`), for a dataset its `task_name` in
 /// `dataset_info.json`, else the dataset's name.
 ///
@@ -138,13 +138,13 @@ pub fn data_files(args: &DataArgs, split: Split) -> Result<Vec<DataFile>, DataEr
     }
     let mut sources = if names.is_empty() { Vec::new() } else { info::files_of(&args.dataset_dir, names)? };
     for file in files {
-        let path = args.dataset_dir.join(file);
+        // `dataset_dir` first, as the article's command has it; then as typed, since most people
+        // give paths from where they stand and leave dataset_dir at its default.
+        let in_dir = args.dataset_dir.join(file);
+        let path = if in_dir.exists() { in_dir.clone() } else { file.clone() };
         if let Err(source) = std::fs::metadata(&path) {
             let hint = match file.is_relative() {
-                true => format!(
-                    " (relative files start from dataset_dir, which is {:?})",
-                    args.dataset_dir.display().to_string()
-                ),
+                true => format!(" (looked there and at {})", in_dir.display()),
                 false => String::new(),
             };
             return Err(DataError::Io { path, source, hint });
