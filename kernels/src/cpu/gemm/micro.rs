@@ -85,6 +85,9 @@ pub(super) unsafe fn run(isa: Isa, tile: &Tile) {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => unsafe { super::micro_avx2::run(tile) },
         // SAFETY: the caller's contract.
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => unsafe { super::micro_neon::run(tile) },
+        // SAFETY: the caller's contract.
         _ => unsafe { super::micro_portable::run(tile) },
     }
 }

@@ -22,6 +22,8 @@ mod blocking;
 mod micro;
 #[cfg(target_arch = "x86_64")]
 mod micro_avx2;
+#[cfg(target_arch = "aarch64")]
+mod micro_neon;
 mod micro_portable;
 mod operand;
 mod pack;

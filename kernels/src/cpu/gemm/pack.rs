@@ -4,8 +4,8 @@
 //! operand (lanes × depth)                    panel p: kc rows of W lanes, contiguous
 //!   lane = row of A, column of B    ──►      k=0: lane pW … pW+W-1 │ k=1: lane pW … │ …
 //! ```
-//! A is packed with W = 6, B with W = 16. Lanes past the end of the operand hold copies of others: they feed
-//! only elements of the tile that are never stored.
+//! A is packed with W = 6, B with W = 16. Lanes past the end of the operand hold anything: they feed only
+//! elements of the tile that are never stored.
 
 use super::operand::{MatData, MatRef};
 use crate::cpu::Isa;
@@ -40,6 +40,7 @@ pub(super) struct Block {
     pub kc: usize,
     /// How many depths ahead of those packed to ask the memory for, 0 for none: a hint for operands that are
     /// read a piece at a time, too short for the hardware to notice where the next is.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub ahead: usize,
 }
 
@@ -58,12 +59,22 @@ pub(super) fn pack<const W: usize>(isa: Isa, src: &Lanes, block: Block, out: &mu
 
 /// Packs an element at a time.
 pub(super) fn pack_portable<const W: usize>(src: &Lanes, block: Block, out: &mut [f32]) {
+    match src.data {
+        MatData::F32(data) => pack_with::<W>(|i| data[i], src, block, out),
+        MatData::Bf16(data) => pack_with::<W>(|i| data[i].to_f32(), src, block, out),
+        MatData::F16(data) => pack_with::<W>(|i| data[i].to_f32(), src, block, out),
+        MatData::Nf4(_) => pack_with::<W>(|i| src.data.get(i), src, block, out),
+    }
+}
+
+fn pack_with<const W: usize>(get: impl Fn(usize) -> f32, src: &Lanes, block: Block, out: &mut [f32]) {
     for (p, panel) in out.chunks_exact_mut(W * block.kc).enumerate() {
+        let lanes: [usize; W] =
+            std::array::from_fn(|j| (block.lane0 + (p * W + j).min(block.lanes - 1)) * src.lane_stride);
         for (k, row) in panel.chunks_exact_mut(W).enumerate() {
             let depth = (block.k0 + k) * src.depth_stride;
-            for (j, value) in row.iter_mut().enumerate() {
-                let lane = block.lane0 + (p * W + j).min(block.lanes - 1);
-                *value = src.data.get(lane * src.lane_stride + depth);
+            for (value, lane) in row.iter_mut().zip(lanes) {
+                *value = get(lane + depth);
             }
         }
     }
