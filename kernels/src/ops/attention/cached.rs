@@ -1,10 +1,13 @@
 //! Attention of new tokens over a cache of keys and values, for generation. Not differentiable.
 
-use super::cpu::{self, Heads, Problem, Segment, dot};
-use crate::cpu::activation::exp;
+use super::cpu::{self, Heads, Problem, Segment};
+use super::rows::{dispatch, exp2, multiply_add};
+use super::tile::dot;
+use crate::cpu::lanes::fold8;
 use crate::cpu::{Isa, isa};
 use medley_tensor::{Error, Result, Tensor, alloc};
 use rayon::prelude::*;
+use std::f32::consts::LOG2_E;
 
 /// Fewer queries than this are computed by reading keys and values where they lie: packing them would cost
 /// more than it brings.
@@ -86,56 +89,70 @@ struct Few<'a> {
     q_offset: usize,
 }
 
-/// One query of one head at a time. Bound by reading the keys and values; the heads of a group find them
-/// in the cache.
+/// Keys whose probabilities are formed before their values are summed: K and V of these stay in the
+/// first-level cache while the heads of a group pass by.
+const KEYS: usize = 64;
+/// Columns of the output that are summed in registers.
+const COLUMNS: usize = 32;
+
+/// Bound by reading the keys and values, each once for all heads of a group.
 fn few_queries(few: &Few) -> Vec<f32> {
     let mut out = alloc::take(few.rows.len());
     let isa = isa();
-    out.par_chunks_mut(few.d * few.group).enumerate().for_each(|(task, out)| {
-        let (query, head) = (task * few.group / few.hq, task * few.group % few.hq / few.group);
-        match isa {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: `isa` returns `Isa::Avx2` only on a machine that has AVX2 and FMA.
-            Isa::Avx2 => unsafe { group_avx2(few, query, head, out) },
-            _ => group_body(few, query, head, out),
-        }
-    });
+    out.par_chunks_mut(few.d * few.group).enumerate().for_each(|(task, out)| group(isa, few, task, out));
     out
 }
 
-/// [`group_body`] compiled for 8-wide vectors.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn group_avx2(few: &Few, query: usize, head: usize, out: &mut [f32]) {
-    group_body(few, query, head, out);
+dispatch! {
+    /// Output of one query for the heads that share a key-value head; `task` counts such groups.
+    group = group_body(few: &Few, task: usize, out: &mut [f32])
 }
 
 #[inline(always)]
-fn group_body(few: &Few, query: usize, head: usize, out: &mut [f32]) {
+fn group_body<const FMA: bool>(few: &Few, task: usize, out: &mut [f32]) {
     let d = few.d;
+    let (query, head) = (task * few.group / few.hq, task * few.group % few.hq / few.group);
     let to = few.q_offset + query + 1;
     let from = few.window.map_or(0, |w| to.saturating_sub(w));
     let q = &few.rows[(query * few.hq + head * few.group) * d..][..few.group * d];
-    let n = to - from;
-    let mut p = vec![0.0f32; n * few.group];
-    for t in 0..n {
-        let k = few.k.row(from + t, head, d);
-        for (q, p) in q.chunks_exact(d).zip(p.chunks_exact_mut(n)) {
-            p[t] = dot(q, k) * few.scale;
+    let scale = few.scale * LOG2_E;
+    let mut p = vec![0.0f32; (to - from) * few.group];
+    for t in from..to {
+        let k = few.k.row(t, head, d);
+        for (q, p) in q.chunks_exact(d).zip(p.chunks_exact_mut(to - from)) {
+            p[t - from] = dot::<FMA>(q, k) * scale;
         }
     }
-    for p in p.chunks_exact_mut(n) {
-        let max = p.iter().fold(f32::NEG_INFINITY, |a, b| if *b > a { *b } else { a });
-        p.iter_mut().for_each(|x| *x = exp(*x - max));
-        let scale = 1.0 / p.iter().sum::<f32>();
+    for p in p.chunks_exact_mut(to - from) {
+        let max = fold8(p, f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
+        p.iter_mut().for_each(|x| *x = exp2::<FMA>(*x - max));
+        let scale = 1.0 / fold8(p, 0.0, |a, b| a + b);
         p.iter_mut().for_each(|x| *x *= scale);
     }
     out.fill(0.0);
-    for t in 0..n {
-        let v = few.v.row(from + t, head, d);
-        for (out, p) in out.chunks_exact_mut(d).zip(p.chunks_exact(n)) {
-            out.iter_mut().zip(v).for_each(|(o, v)| *o += p[t] * v);
+    for block in (from..to).step_by(KEYS) {
+        let keys = block..(block + KEYS).min(to);
+        for (out, p) in out.chunks_exact_mut(d).zip(p.chunks_exact(to - from)) {
+            let p = &p[keys.start - from..keys.end - from];
+            let mut strips = out.chunks_exact_mut(COLUMNS);
+            let mut column = 0;
+            for strip in &mut strips {
+                let mut sums = [0.0f32; COLUMNS];
+                for (p, t) in p.iter().zip(keys.clone()) {
+                    let v = &few.v.row(t, head, d)[column..column + COLUMNS];
+                    for (sum, v) in sums.iter_mut().zip(v) {
+                        *sum = multiply_add::<FMA>(*p, *v, *sum);
+                    }
+                }
+                strip.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
+                column += COLUMNS;
+            }
+            let rest = strips.into_remainder();
+            for (p, t) in p.iter().zip(keys.clone()) {
+                for (out, v) in rest.iter_mut().zip(&few.v.row(t, head, d)[column..]) {
+                    *out = multiply_add::<FMA>(*p, *v, *out);
+                }
+            }
         }
     }
 }
-

@@ -8,6 +8,7 @@
 use super::block::{self, BQ, Packed, Scratch, Shape};
 use super::tile::{MR, NR};
 use crate::cpu::isa;
+use crate::cpu::lanes::dot8;
 use medley_tensor::alloc;
 use rayon::prelude::*;
 use std::f32::consts::{LN_2, LOG2_E};
@@ -273,7 +274,7 @@ pub(super) fn backward(p: &Problem, tape: &Tape, d_out: &[f32]) -> [Vec<f32>; 3]
                 load(&mut w.d_out, dp, &shape, 1.0, |i| d_out.row(s.q + q0 + i, h, d));
                 for i in 0..shape.nq {
                     let t = s.q + q0 + i;
-                    w.delta[i] = dot(d_out.row(t, h, d), o.row(t, h, d));
+                    w.delta[i] = dot8(d_out.row(t, h, d), o.row(t, h, d));
                     w.lse[i] = tape.lse[(head * tokens + t) * group + g];
                 }
                 block::backward(isa, &shape, kv, &mut w, &mut sum_dk, &mut sum_dv);
@@ -291,18 +292,4 @@ pub(super) fn backward(p: &Problem, tape: &Tape, d_out: &[f32]) -> [Vec<f32>; 3]
         }
     });
     [interleave(dq, p.hkv, group * d), interleave(dk, p.hkv, d), interleave(dv, p.hkv, d)]
-}
-
-/// The scalar product, in 16 partial sums so that it vectorises.
-#[inline(always)]
-pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; NR];
-    let (ca, cb) = (a.chunks_exact(NR), b.chunks_exact(NR));
-    let tail: f32 = ca.remainder().iter().zip(cb.remainder()).map(|(x, y)| x * y).sum();
-    for (x, y) in ca.zip(cb) {
-        for (lane, (x, y)) in lanes.iter_mut().zip(x.iter().zip(y)) {
-            *lane += x * y;
-        }
-    }
-    lanes.iter().sum::<f32>() + tail
 }

@@ -26,6 +26,7 @@ macro_rules! dispatch {
         }
     };
 }
+pub(super) use dispatch;
 
 dispatch! {
     /// One step of the online softmax (Milakov & Gimelshein 2018) over the scores of a block of queries
@@ -71,7 +72,7 @@ fn total(lanes: &[f32; NR]) -> f32 {
 }
 
 #[inline(always)]
-fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+pub(super) fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
@@ -83,7 +84,7 @@ const COEFFICIENTS: [f32; 6] =
 /// `2^x` to about 1 ulp for `x ≤ 127`, 0 for `x ≤ −127`; NaN stays NaN. The general exponential of
 /// [`crate::cpu::activation`] takes twice the operations, which would be a fifth of the forward pass.
 #[inline(always)]
-fn exp2<const FMA: bool>(x: f32) -> f32 {
+pub(super) fn exp2<const FMA: bool>(x: f32) -> f32 {
     /// Adding and subtracting 1.5·2²³ rounds to the nearest integer, which is left in the low bits.
     const ROUND: f32 = 12_582_912.0;
     let x = if x < -127.0 { -127.0 } else { x };

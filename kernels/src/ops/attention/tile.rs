@@ -5,6 +5,7 @@
 //! read the scores where they lie.
 
 use crate::cpu::Isa;
+use crate::cpu::lanes::dot8;
 
 /// Rows of a tile.
 pub(super) const MR: usize = 6;
@@ -114,10 +115,62 @@ unsafe fn avx2<const COLUMNS: bool>(
     }
 }
 
+/// `Σ aᵢ·bᵢ` over the shorter of the two. With `FMA` it must be called from code compiled for AVX2 and FMA.
+#[inline(always)]
+pub(super) fn dot<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
+    #[cfg(target_arch = "x86_64")]
+    if FMA {
+        // SAFETY: `FMA` is set only in bodies compiled for, and called on, machines with AVX2 and FMA
+        // (`rows::dispatch`).
+        return unsafe { dot_avx2(a, b) };
+    }
+    dot8(a, b)
+}
+
+/// Written out, because the compiler turns the sum over the lanes into a chain of scalars.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn dot_avx2(a: &[f32], b: &[f32]) -> f32 {
+    use std::arch::x86_64::*;
+    let (ca, cb) = (a.chunks_exact(8), b.chunks_exact(8));
+    let tail: f32 = ca.remainder().iter().zip(cb.remainder()).map(|(x, y)| x * y).sum();
+    let mut sums = [_mm256_setzero_ps(); 2];
+    for (c, (a, b)) in ca.zip(cb).enumerate() {
+        // SAFETY: both chunks hold eight elements.
+        let (a, b) = unsafe { (_mm256_loadu_ps(a.as_ptr()), _mm256_loadu_ps(b.as_ptr())) };
+        sums[c % 2] = _mm256_fmadd_ps(a, b, sums[c % 2]);
+    }
+    let eight = _mm256_add_ps(sums[0], sums[1]);
+    let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+    let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two))) + tail
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::check::random;
+
+    #[test]
+    fn dot_over_every_length() {
+        for n in [0usize, 1, 7, 8, 9, 16, 31, 64] {
+            let a: Vec<f32> = (1..=n).map(|i| i as f32).collect();
+            let want = (n * (n + 1) * (2 * n + 1) / 6) as f32;
+            for isa in Isa::available() {
+                let mut got = 0.0;
+                dot_on(isa, &a, &a, &mut got);
+                assert_eq!(got, want, "{n} on {isa:?}");
+            }
+        }
+    }
+
+    use super::super::rows::dispatch;
+    dispatch! { dot_on = dot_into(a: &[f32], b: &[f32], to: &mut f32) }
+    #[inline(always)]
+    fn dot_into<const FMA: bool>(a: &[f32], b: &[f32], to: &mut f32) {
+        *to = dot::<FMA>(a, b);
+    }
 
     #[test]
     fn every_layout_on_every_instruction_set() {
