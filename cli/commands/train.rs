@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
+use medley_train::config::FinetuningType;
 use medley_train::trainer::{self, Outcome};
 
 use crate::args::Settings;
@@ -25,7 +26,20 @@ pub fn run(settings: &Settings) -> Result<()> {
     })
     .context("cannot listen for Ctrl-C")?;
     match trainer::train(&settings.config, progress().as_mut(), &stop)? {
+        Outcome::Finished(_) if settings.config.train.do_predict => predict(settings),
         Outcome::Finished(_) => Ok(()),
         Outcome::Interrupted { step, .. } => anyhow::bail!("interrupted after step {step}"),
     }
+}
+
+/// `do_predict`: scores what was just trained on the evaluation files.
+fn predict(settings: &Settings) -> Result<()> {
+    let mut settings = settings.clone();
+    let config = &mut settings.config;
+    let trained = config.output.output_dir.clone();
+    match config.lora.finetuning_type {
+        FinetuningType::Lora => config.model.adapter_name_or_path = trained,
+        FinetuningType::Full => config.model.model_name_or_path = trained,
+    }
+    super::predict::run(&settings)
 }

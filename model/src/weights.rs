@@ -3,9 +3,9 @@
 use crate::projection::Weight;
 use crate::{Error, Result};
 use medley_autograd::Param;
+use medley_kernels::updates::nf4;
 use medley_tensor::io::{StoredDType, WeightFiles};
 use medley_tensor::ledger::{self, Category};
-use medley_tensor::quant::Nf4Matrix;
 use medley_tensor::rng::Philox;
 use medley_tensor::{DType, Tensor};
 use std::cell::Cell;
@@ -108,7 +108,7 @@ impl WeightReader {
             BaseStorage::Nf4 { double_quantization } => {
                 let _scope = ledger::scope(Category::Weights);
                 let values = tensor.to_vec_f32()?;
-                let matrix = Nf4Matrix::quantize(&values, out, input, double_quantization)
+                let matrix = nf4::quantize(&values, out, input, double_quantization)
                     .map_err(medley_tensor::Error::from)?;
                 Ok(Weight::Frozen(Tensor::from_nf4(matrix)))
             }

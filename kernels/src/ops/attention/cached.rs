@@ -77,7 +77,7 @@ pub fn attention_with_cache(
     Tensor::from_vec(out, q.shape())
 }
 
-struct Few<'a> {
+pub(super) struct Few<'a> {
     rows: &'a [f32],
     hq: usize,
     d: usize,
