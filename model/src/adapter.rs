@@ -125,16 +125,7 @@ impl Llama {
                     format!("tensor `{name}` has shape {:?}; this model asks for [{want}]", info.shape),
                 ));
             }
-            let dtype = match info.dtype {
-                StoredDType::F32 => DType::F32,
-                StoredDType::F16 => DType::F16,
-                StoredDType::BF16 => DType::BF16,
-                other => {
-                    let message = format!("tensor `{name}` is {}; expected F32, F16 or BF16", other.name());
-                    return Err(Error::file(&weights_path, message));
-                }
-            };
-            let mapped = Tensor::from_mapped(info.file.clone(), info.bytes.start, dtype, &info.shape)?;
+            let mapped = files.tensor(name)?;
             // Its own memory: training writes to it.
             Ok(Tensor::from_vec(mapped.to_vec_f32()?, &info.shape)?)
         };

@@ -4,7 +4,7 @@ use crate::projection::Weight;
 use crate::{Error, Result};
 use medley_autograd::Param;
 use medley_kernels::updates::nf4;
-use medley_tensor::io::{StoredDType, WeightFiles};
+use medley_tensor::io::WeightFiles;
 use medley_tensor::ledger::{self, Category};
 use medley_tensor::rng::Philox;
 use medley_tensor::{DType, Tensor};
@@ -68,26 +68,19 @@ impl WeightReader {
             Source::Files(files) => files,
             Source::Random { seed, std } => return random_tensor(name, shape, *seed, *std),
         };
-        let info = files.info(name)?;
-        if info.shape != shape {
+        let _scope = ledger::scope(Category::Weights);
+        let tensor = files.tensor(name)?;
+        if tensor.shape() != shape {
             return Err(Error::file(
                 files.path(),
-                format!("tensor `{name}` has shape {:?}; config.json asks for {shape:?}", info.shape),
+                format!("tensor `{name}` has shape {:?}; config.json asks for {shape:?}", tensor.shape()),
             ));
         }
-        let dtype = match info.dtype {
-            StoredDType::F32 => DType::F32,
-            StoredDType::F16 => DType::F16,
-            StoredDType::BF16 => DType::BF16,
-            other => {
-                return Err(Error::file(
-                    files.path(),
-                    format!("tensor `{name}` is {}; expected F32, F16 or BF16", other.name()),
-                ));
-            }
-        };
-        let _scope = ledger::scope(Category::Weights);
-        Ok(Tensor::from_mapped(info.file.clone(), info.bytes.start, dtype, shape)?)
+        if !tensor.dtype().is_float() {
+            let message = format!("tensor `{name}` is {}; expected f32, f16, bf16 or nf4", tensor.dtype());
+            return Err(Error::file(files.path(), message));
+        }
+        Ok(tensor)
     }
 
     /// A vector or embedding: never quantised.
@@ -104,6 +97,8 @@ impl WeightReader {
         let tensor = self.tensor(name, &[out, input])?;
         match self.storage {
             BaseStorage::Mapped => Ok(Weight::Frozen(tensor)),
+            // Quantised in the file already: used as it is.
+            BaseStorage::Nf4 { .. } if tensor.dtype() == DType::Nf4 => Ok(Weight::Frozen(tensor)),
             BaseStorage::Trainable => self.trainable(name, &tensor),
             BaseStorage::Nf4 { double_quantization } => {
                 let _scope = ledger::scope(Category::Weights);
