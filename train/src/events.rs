@@ -68,7 +68,7 @@ pub enum Event {
 pub struct Summary {
     /// Steps completed.
     pub steps: u64,
-    /// Mean loss over the steps of this run.
+    /// Mean loss over all steps, those before a resume included.
     pub train_loss: f64,
     /// Wall time of training.
     pub runtime: Duration,

@@ -3,6 +3,8 @@
 use super::error::DataError;
 use medley_model::template::{LabelSpan, Rendered};
 use medley_tensor::rng::Philox;
+#[cfg(test)]
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -247,6 +249,19 @@ impl Dataset {
     pub(super) fn new(tasks: Arc<Tasks>, files: Arc<Vec<PathBuf>>) -> Dataset {
         let reports = vec![TaskReport::default(); tasks.len()];
         Dataset { tasks, files, reports, ..Dataset::default() }
+    }
+
+    /// Examples without files: ids, the positions whose own ids are labels, task.
+    #[cfg(test)]
+    pub(crate) fn from_examples(tasks: &[&str], examples: &[(Vec<u32>, Vec<Range<u32>>, u16)]) -> Dataset {
+        let names = Tasks { names: tasks.iter().map(|t| t.to_string()).collect() };
+        let mut dataset = Dataset::new(Arc::new(names), Arc::new(vec![]));
+        for (line, (ids, labelled, task)) in examples.iter().enumerate() {
+            let spans: Vec<LabelSpan> =
+                labelled.iter().map(|p| LabelSpan { positions: p.clone(), token: None }).collect();
+            dataset.push(ids, &spans, TaskId(*task), 0, line as u64 + 1);
+        }
+        dataset
     }
 
     pub(super) fn set_tasks(&mut self, tasks: &Tasks) {

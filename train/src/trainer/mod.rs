@@ -2,9 +2,12 @@
 
 pub mod checkpoint;
 mod evaluate;
+mod progress;
 mod resume;
 pub mod setup;
 mod step;
+#[cfg(test)]
+mod tests;
 
 pub use evaluate::{evaluate, evaluation_entry};
 pub use step::{StepLoss, Training, Weighing, run_examples};
@@ -21,6 +24,7 @@ use medley_model::adapter::LoraConfig;
 use medley_model::tokenizer::Tokenizer;
 use medley_model::{Llama, export};
 use medley_tensor::{DType, ledger};
+use progress::{Measured, Progress};
 use serde_json::{Map, Value, json};
 use setup::RunData;
 use std::path::{Path, PathBuf};
@@ -42,6 +46,7 @@ struct Trainer<'a> {
     optimizer: AdamW,
     schedule: Schedule,
     state: TrainerState,
+    progress: Progress,
     output_dir: PathBuf,
     total_steps: u64,
 }
@@ -68,19 +73,39 @@ pub enum Outcome {
 /// written. Checkpoints already written stay good.
 pub fn train(config: &TrainConfig, sink: &mut dyn EventSink, stop: &AtomicBool) -> Result<Outcome> {
     config.validate()?;
-    let mut trainer = Trainer::prepare(config, sink)?;
-    trainer.run(sink, stop)
+    let output_dir = output_dir(config)?;
+    let was_there = output_dir.exists();
+    let outcome = Trainer::prepare(config, sink).and_then(|mut trainer| trainer.run(sink, stop));
+    if outcome.is_err() && !was_there {
+        // Takes away what `prepare` made, and only that: a folder with a checkpoint in it is not removed.
+        let _ = std::fs::remove_dir(output_dir);
+    }
+    outcome
+}
+
+fn output_dir(config: &TrainConfig) -> Result<&Path> {
+    config
+        .output
+        .output_dir
+        .as_deref()
+        .ok_or_else(|| Error::Run("output_dir is not set; say where the results go".into()))
+}
+
+/// Makes the output folder and tries to write to it: better before the first step than after the last.
+fn prepare_output(folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).and_then(|()| tempfile::tempfile_in(folder)).map(drop).map_err(|source| {
+        Error::Run(format!(
+            "output_dir {} cannot be written: {source}; choose a folder that you may write to",
+            folder.display()
+        ))
+    })
 }
 
 impl<'a> Trainer<'a> {
     fn prepare(config: &'a TrainConfig, sink: &mut dyn EventSink) -> Result<Self> {
-        let output_dir = config
-            .output
-            .output_dir
-            .clone()
-            .ok_or_else(|| Error::Run("output_dir is not set; say where the results go".into()))?;
+        let output_dir = output_dir(config)?.to_path_buf();
         let resume = resume::source(config, &output_dir, sink)?;
-        std::fs::create_dir_all(&output_dir).map_err(Error::io(&output_dir))?;
+        prepare_output(&output_dir)?;
 
         let folder = setup::model_folder(config)?;
         let tokenizer = Tokenizer::from_folder(&folder)?;
@@ -148,11 +173,19 @@ impl<'a> Trainer<'a> {
             optimizer,
             schedule,
             state,
+            progress: Progress::default(),
             output_dir,
             total_steps,
         };
-        if let Some(checkpoint) = resume {
-            trainer.restore(&checkpoint)?;
+        match resume {
+            Some(checkpoint) => trainer.restore(&checkpoint)?,
+            // Only now: a run that cannot start leaves the old one alone.
+            None if config.output.overwrite_output_dir => {
+                for (_, old) in checkpoint::list(&trainer.output_dir)? {
+                    std::fs::remove_dir_all(&old).map_err(Error::io(&old))?;
+                }
+            }
+            None => {}
         }
         Ok(trainer)
     }
@@ -161,31 +194,28 @@ impl<'a> Trainer<'a> {
         let first = self.state.global_step;
         self.announce(sink, first);
         let started = Instant::now();
-        let (mut tokens, mut losses) = (0u64, vec![]);
-        let mut window = Window::default();
+        let mut tokens = 0u64;
         if self.config.train.eval_on_start && first == 0 {
             self.evaluate(sink)?;
         }
         for step in first..self.total_steps {
             let measured = self.step(step)?;
             tokens += measured.loss.tokens;
-            losses.push(measured.loss.loss);
             self.state.global_step = step + 1;
             self.state.epoch = (step + 1) as f64 / self.sampler.steps_per_epoch() as f64;
             self.state.num_input_tokens_seen += measured.loss.tokens;
             let rate = tokens as f64 / started.elapsed().as_secs_f64().max(1e-9);
             let loss = measured.loss.loss;
-            window.add(measured);
+            self.progress.add(&measured);
             sink.event(&Event::StepFinished { step: step + 1, loss, tokens_per_second: rate });
 
             let last = step + 1 == self.total_steps;
             if self.due(self.config.output.logging_strategy, self.state.logging_steps, last)
                 || (step == 0 && self.config.output.logging_first_step)
             {
-                let entry = window.entry(&self.state, self.data.tasks.names(), rate);
+                let entry = self.progress.take_entry(&self.state, self.data.tasks.names(), rate);
                 self.state.log(entry.clone());
                 sink.event(&Event::StepLogged(entry));
-                window = Window::default();
             }
             if self.due(self.config.train.eval_strategy, self.state.eval_steps, false) {
                 self.evaluate(sink)?;
@@ -204,7 +234,7 @@ impl<'a> Trainer<'a> {
         let runtime = started.elapsed();
         let summary = Summary {
             steps: self.state.global_step,
-            train_loss: losses.iter().sum::<f64>() / losses.len().max(1) as f64,
+            train_loss: self.progress.mean_loss(self.state.global_step),
             runtime,
             tokens_per_second: tokens as f64 / runtime.as_secs_f64().max(1e-9),
             peak_memory_bytes: ledger::snapshot().total.1 as u64,
@@ -346,6 +376,7 @@ impl<'a> Trainer<'a> {
             self.write_model(folder, DType::F32)?;
             self.state.write(folder)?;
             if !self.config.output.save_only_model {
+                self.progress.write(folder)?;
                 self.write_optimizer(folder)?;
             }
             Ok(())
@@ -399,48 +430,4 @@ impl<'a> Trainer<'a> {
 /// Examples of one optimizer step.
 fn step_size(config: &TrainConfig) -> usize {
     config.train.per_device_train_batch_size * config.train.gradient_accumulation_steps
-}
-
-/// What one step measured.
-struct Measured {
-    loss: StepLoss,
-    grad_norm: f64,
-    learning_rate: f64,
-}
-
-/// Steps since the last log entry.
-#[derive(Default)]
-struct Window {
-    losses: Vec<f64>,
-    sums: Option<StepLoss>,
-    last: Option<(f64, f64)>,
-}
-
-impl Window {
-    fn add(&mut self, step: Measured) {
-        self.losses.push(step.loss.loss);
-        self.last = Some((step.grad_norm, step.learning_rate));
-        match &mut self.sums {
-            Some(sums) => sums.add(&step.loss),
-            None => self.sums = Some(step.loss),
-        }
-    }
-
-    /// Loss is the mean over the window's steps; a task's loss is over its tokens in the window.
-    fn entry(&self, state: &TrainerState, tasks: &[String], tokens_per_second: f64) -> LogEntry {
-        let mean = self.losses.iter().sum::<f64>() / self.losses.len().max(1) as f64;
-        let mut entry = LogEntry::new(state.global_step, state.epoch).with("loss", mean);
-        if let Some(sums) = &self.sums {
-            for (i, name) in tasks.iter().enumerate() {
-                if let Some(loss) = sums.task_loss(i) {
-                    entry.set(format!("loss/{name}"), loss);
-                }
-            }
-        }
-        if let Some((grad_norm, learning_rate)) = self.last {
-            entry.set("grad_norm", grad_norm);
-            entry.set("learning_rate", learning_rate);
-        }
-        entry.with("tokens_per_second", tokens_per_second)
-    }
 }

@@ -3,6 +3,7 @@
 
 use super::Trainer;
 use super::checkpoint::{self, newest_intact, read_tensor, verify, write_tensors};
+use super::progress::Progress;
 use crate::config::{Resume, TrainConfig};
 use crate::events::{Event, EventSink};
 use crate::state::{TrainerState, write_json};
@@ -55,12 +56,7 @@ pub(super) fn source(
             }
             Ok(found)
         }
-        Resume::No if config.output.overwrite_output_dir => {
-            for (_, old) in checkpoint::list(output_dir)? {
-                std::fs::remove_dir_all(&old).map_err(Error::io(&old))?;
-            }
-            Ok(None)
-        }
+        Resume::No if config.output.overwrite_output_dir => Ok(None),
         Resume::No => {
             let occupied = !checkpoint::list(output_dir)?.is_empty()
                 || output_dir.join(crate::state::TRAINER_STATE).is_file();
@@ -132,6 +128,7 @@ impl Trainer<'_> {
         }
         let state = TrainerState::read(folder)?;
         self.optimizer.restore(state.global_step, moments)?;
+        self.progress = Progress::read(folder)?;
         self.state = TrainerState { max_steps: self.state.max_steps, ..state };
         Ok(())
     }

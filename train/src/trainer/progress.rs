@@ -1,0 +1,106 @@
+//! What the steps measured that no log entry holds yet, and its place in a checkpoint: without it a
+//! resumed run would average its next entry over fewer steps than an uninterrupted one.
+
+use super::step::StepLoss;
+use crate::state::{LogEntry, TrainerState, write_json};
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+const FILE: &str = "progress.json";
+
+/// What one step measured.
+pub(super) struct Measured {
+    pub loss: StepLoss,
+    /// Before clipping.
+    pub grad_norm: f64,
+    pub learning_rate: f64,
+}
+
+/// Sums over the steps of the run, and over those since the last log entry.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Progress {
+    /// Sum of the losses of all steps.
+    run_loss: Exact,
+    /// Steps since the last entry.
+    steps: u64,
+    /// Sum of their losses.
+    loss: Exact,
+    /// Sums by task of their negative log-likelihoods and labelled tokens.
+    nll: Vec<Exact>,
+    labelled: Vec<u64>,
+    /// Gradient norm and learning rate of the last of them.
+    last: Option<[Exact; 2]>,
+}
+
+/// A number that JSON gives back to the bit: stored as the bits of its f64.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(from = "u64", into = "u64")]
+struct Exact(f64);
+
+impl From<u64> for Exact {
+    fn from(bits: u64) -> Self {
+        Exact(f64::from_bits(bits))
+    }
+}
+
+impl From<Exact> for u64 {
+    fn from(value: Exact) -> Self {
+        value.0.to_bits()
+    }
+}
+
+impl Progress {
+    pub fn add(&mut self, step: &Measured) {
+        let tasks = step.loss.nll.len();
+        self.nll.resize(tasks, Exact::default());
+        self.labelled.resize(tasks, 0);
+        self.run_loss.0 += step.loss.loss;
+        self.loss.0 += step.loss.loss;
+        self.steps += 1;
+        for (sum, nll) in self.nll.iter_mut().zip(&step.loss.nll) {
+            sum.0 += nll;
+        }
+        for (sum, labelled) in self.labelled.iter_mut().zip(&step.loss.labelled) {
+            *sum += labelled;
+        }
+        self.last = Some([Exact(step.grad_norm), Exact(step.learning_rate)]);
+    }
+
+    /// The entry for the steps since the last one: loss is the mean over them, a task's loss is over
+    /// its labelled tokens in them.
+    pub fn take_entry(&mut self, state: &TrainerState, tasks: &[String], tokens_per_second: f64) -> LogEntry {
+        let mean = self.loss.0 / self.steps.max(1) as f64;
+        let mut entry = LogEntry::new(state.global_step, state.epoch).with("loss", mean);
+        for (name, (nll, labelled)) in tasks.iter().zip(self.nll.iter().zip(&self.labelled)) {
+            if *labelled > 0 {
+                entry.set(format!("loss/{name}"), nll.0 / *labelled as f64);
+            }
+        }
+        if let Some([grad_norm, learning_rate]) = self.last {
+            entry.set("grad_norm", grad_norm.0);
+            entry.set("learning_rate", learning_rate.0);
+        }
+        *self = Progress { run_loss: self.run_loss, ..Progress::default() };
+        entry.with("tokens_per_second", tokens_per_second)
+    }
+
+    /// Mean loss over the first `steps` steps, all there were so far.
+    pub fn mean_loss(&self, steps: u64) -> f64 {
+        self.run_loss.0 / steps.max(1) as f64
+    }
+
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        write_json(&folder.join(FILE), self)
+    }
+
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join(FILE);
+        let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+        serde_json::from_str(&text).map_err(|e| Error::Checkpoint {
+            path: folder.to_path_buf(),
+            message: format!("{FILE} is damaged: {e}"),
+        })
+    }
+}
