@@ -77,6 +77,7 @@ pub fn attention_with_cache(
     Tensor::from_vec(out, q.shape())
 }
 
+/// What [`few_queries`] reads.
 pub(super) struct Few<'a> {
     rows: &'a [f32],
     hq: usize,

@@ -79,7 +79,7 @@ pub(super) fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
 /// `2^r ≈ 1 + r·(c₀ + c₁·r + … + c₅·r⁵)` on [−½, ½] to 5e-9: `(2^r − 1)/r` interpolated at the Chebyshev
 /// nodes.
 const COEFFICIENTS: [f32; 6] =
-    [0.693_147_19, 0.240_226_51, 0.055_503_57, 0.009_618_083, 0.001_339_086_3, 0.000_154_531_63];
+    [std::f32::consts::LN_2, 0.240_226_5, 0.055_503_57, 0.009_618_083, 0.001_339_086_3, 0.000_154_531_63];
 
 /// `2^x` to about 1 ulp for `x ≤ 127`, 0 for `x ≤ −127`; NaN stays NaN. The general exponential of
 /// [`crate::cpu::activation`] takes twice the operations, which would be a fifth of the forward pass.

@@ -16,6 +16,7 @@ pub(crate) mod cpu;
 pub(crate) mod tests;
 
 use super::linear::{matrix, product, rows_of};
+use medley_tensor::ledger::{Category, Charge};
 use medley_tensor::{Cost, DType, Error, Op, Result, Tensor, alloc};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -100,6 +101,7 @@ impl Op for LinearCrossEntropy {
         let size = r.div_ceil(r.div_ceil(most).max(1)).max(1);
         let mut chunk = alloc::take(size.min(r) * h);
         let mut logits = alloc::take(size.min(r) * vocab);
+        let _workspace = Charge::to(Category::Workspace, 4 * (chunk.len() + logits.len()));
         for start in (0..r).step_by(size) {
             let end = (start + size).min(r);
             let chunk = &mut chunk[..(end - start) * h];
