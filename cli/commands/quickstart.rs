@@ -60,9 +60,9 @@ fn config(examples: &Path, output: &Path, settings: &Settings) -> TrainConfig {
     config.train.learning_rate = 4e-3;
     config.train.lr_scheduler_type = SchedulerType::Cosine;
     config.train.warmup_ratio = 0.05;
-    config.train.max_steps = 160;
+    config.train.max_steps = 150;
     config.train.eval_strategy = IntervalStrategy::Steps;
-    config.train.eval_steps = Some(40.0);
+    config.train.eval_steps = Some(75.0);
     config.output.output_dir = Some(output.to_path_buf());
     config.output.overwrite_output_dir = true;
     config.output.logging_steps = 5.0;
