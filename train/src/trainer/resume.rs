@@ -129,7 +129,16 @@ impl Trainer<'_> {
         let state = TrainerState::read(folder)?;
         self.optimizer.restore(state.global_step, moments)?;
         self.progress = Progress::read(folder)?;
-        self.state = TrainerState { max_steps: self.state.max_steps, ..state };
+        // The rhythm is this run's: an option changed for the resumed part takes effect.
+        self.state = TrainerState {
+            max_steps: self.state.max_steps,
+            num_train_epochs: self.state.num_train_epochs,
+            logging_steps: self.state.logging_steps,
+            save_steps: self.state.save_steps,
+            eval_steps: self.state.eval_steps,
+            train_batch_size: self.state.train_batch_size,
+            ..state
+        };
         Ok(())
     }
 }
