@@ -239,7 +239,12 @@ impl<'a> Trainer<'a> {
             if self.due(self.config.output.logging_strategy, self.state.logging_steps, last)
                 || (step == 0 && self.config.output.logging_first_step)
             {
-                let entry = self.progress.take_entry(&self.state, self.data.tasks.names(), rate);
+                let entry = self.progress.take_entry(
+                    &self.state,
+                    self.data.tasks.names(),
+                    &self.weighing.alpha,
+                    rate,
+                );
                 self.state.log(entry.clone());
                 sink.event(&Event::StepLogged(entry));
             }
