@@ -167,7 +167,10 @@ fn a_weight_for_a_task_that_is_not_there() {
     let parts = ["task_weights: there is no task `summary`", "qa, summarization, classification"];
     refused(&work, &["--task_weights", "qa=1.0,summary=0.5"], &parts);
     refused(&work, &["--task_weights", "qa=-1"], &["task_weights"]);
-    refused(&work, &["--task_weights", "qa=0"], &["task_weights", "every weight is 0"]);
+    let zeros = "qa=0,summarization=0,classification=0";
+    refused(&work, &["--task_weights", zeros], &["task_weights", "every weight is 0"]);
+    // The tasks that are not named keep a weight of 1.
+    assert_eq!(work.train("without_qa", &["--task_weights", "qa=0", "--max_steps", "1"]).code, Some(0));
 }
 
 #[test]

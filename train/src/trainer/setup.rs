@@ -103,7 +103,7 @@ pub fn data_seed(config: &TrainConfig) -> u64 {
 /// α of each task, 1 where `task_weights` names none.
 ///
 /// # Errors
-/// When `task_weights` names a task that the data does not have.
+/// When `task_weights` names a task that the data does not have, or leaves every task at 0.
 pub fn weighing(args: &TaskArgs, tasks: &Tasks) -> Result<Weighing> {
     let mut alpha = vec![1.0; tasks.len()];
     for (name, weight) in &args.task_weights {
@@ -114,6 +114,9 @@ pub fn weighing(args: &TaskArgs, tasks: &Tasks) -> Result<Weighing> {
             ))
         })?;
         alpha[id.index()] = *weight;
+    }
+    if !alpha.is_empty() && alpha.iter().all(|weight| *weight == 0.0) {
+        return Err(Error::Run("task_weights: every weight is 0, so nothing would be learned".into()));
     }
     Ok(Weighing { alpha, reduction: args.loss_reduction })
 }
