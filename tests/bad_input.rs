@@ -258,7 +258,8 @@ fn a_folder_that_holds_a_run_is_not_overwritten_unasked() {
     assert_eq!(outcome.code, Some(1));
     assert!(state() == before);
     // The run's own starting point is not removed, nor a model replaced by what was made of it.
-    let outcome = work.train("out", &["--overwrite_output_dir", "--adapter_name_or_path", "out/checkpoint-6"]);
+    let outcome =
+        work.train("out", &["--overwrite_output_dir", "--adapter_name_or_path", "out/checkpoint-6"]);
     assert_eq!(outcome.code, Some(1));
     assert!(outcome.stderr.contains("from which this run starts"), "{}", outcome.stderr);
     assert!(state() == before);

@@ -115,7 +115,8 @@ fn spare_inputs(config: &TrainConfig, model: &Path, output_dir: &Path) -> Result
     if config.output.overwrite_output_dir && config.train.resume_from_checkpoint == Resume::No {
         let adapter = config.model.adapter_name_or_path.as_deref().and_then(|a| a.canonicalize().ok());
         for (_, checkpoint) in checkpoint::list(&output)? {
-            if model.starts_with(&checkpoint) || adapter.as_ref().is_some_and(|a| a.starts_with(&checkpoint)) {
+            if model.starts_with(&checkpoint) || adapter.as_ref().is_some_and(|a| a.starts_with(&checkpoint))
+            {
                 return Err(Error::Run(format!(
                     "overwrite_output_dir would remove {}, from which this run starts; choose another output_dir",
                     checkpoint.display()
