@@ -167,7 +167,10 @@ fn a_weight_for_a_task_that_is_not_there() {
     let parts = ["task_weights: there is no task `summary`", "qa, summarization, classification"];
     refused(&work, &["--task_weights", "qa=1.0,summary=0.5"], &parts);
     refused(&work, &["--task_weights", "qa=-1"], &["task_weights"]);
-    refused(&work, &["--task_weights", "qa=0"], &["task_weights", "every weight is 0"]);
+    let zeros = "qa=0,summarization=0,classification=0";
+    refused(&work, &["--task_weights", zeros], &["task_weights", "every weight is 0"]);
+    // The tasks that are not named keep a weight of 1.
+    assert_eq!(work.train("without_qa", &["--task_weights", "qa=0", "--max_steps", "1"]).code, Some(0));
 }
 
 #[test]
@@ -254,6 +257,17 @@ fn a_folder_that_holds_a_run_is_not_overwritten_unasked() {
     let outcome = work.train("out", &["--overwrite_output_dir", "--data_files", "no_such.jsonl"]);
     assert_eq!(outcome.code, Some(1));
     assert!(state() == before);
+    // The run's own starting point is not removed, nor a model replaced by what was made of it.
+    let outcome =
+        work.train("out", &["--overwrite_output_dir", "--adapter_name_or_path", "out/checkpoint-6"]);
+    assert_eq!(outcome.code, Some(1));
+    assert!(outcome.stderr.contains("from which this run starts"), "{}", outcome.stderr);
+    assert!(state() == before);
+    let tokenizer = std::fs::read(work.path("model/tokenizer.json")).unwrap();
+    let outcome = work.train("model", &["--finetuning_type", "full"]);
+    assert_eq!(outcome.code, Some(1));
+    assert!(outcome.stderr.contains("the folder of the model itself"), "{}", outcome.stderr);
+    assert_eq!(std::fs::read(work.path("model/tokenizer.json")).unwrap(), tokenizer);
     let outcome = work.train("out", &["--overwrite_output_dir", "--max_steps", "4"]);
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
     assert_eq!(checkpoint::list(&output).unwrap(), []);

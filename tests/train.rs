@@ -125,6 +125,9 @@ fn a_run_on_three_tasks_writes_everything() {
         for key in ["epoch", "loss", "grad_norm", "learning_rate", "tokens_per_second"] {
             assert!(number(entry, key).is_some_and(f64::is_finite), "{key}: {entry}");
         }
+        let weights =
+            ["qa", "summarization", "classification"].map(|t| number(entry, &format!("weight/{t}")));
+        assert_eq!(weights, [Some(1.0), Some(0.8), Some(0.6)]);
         // The step's loss is the weighted sum of its tasks' means.
         let weighted: f64 = [("qa", 1.0), ("summarization", 0.8), ("classification", 0.6)]
             .iter()

@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use medley_model::tokenizer::Tokenizer;
 use medley_train::config::Stage;
-use medley_train::data::{LoadOptions, PtOptions, Tasks, data_files, load_pt, load_sft};
+use medley_train::data::Split;
 use medley_train::predict::evaluation_split;
 use medley_train::state::{LogEntry, write_results};
 use medley_train::trainer::{evaluate, evaluation_entry, setup};
@@ -19,20 +20,21 @@ use crate::table;
 /// Model, data or template cannot be used, or the result cannot be written.
 pub fn run(settings: &Settings) -> Result<()> {
     let config = &settings.config;
-    let renderer = setup::renderer(config)?;
-    let mut tasks = Tasks::default();
-    let files = data_files(&config.data, evaluation_split(config))?;
-    let options = LoadOptions { max_samples: config.data.max_samples, seed: setup::data_seed(config) };
-    let data = match config.train.stage {
-        Stage::Sft => load_sft(&files, &renderer, &options, &mut tasks)?,
-        Stage::Pt => {
-            let pt = PtOptions {
-                cutoff_len: config.data.cutoff_len,
-                packing: config.data.packing.unwrap_or(true),
-            };
-            load_pt(&files, renderer.tokenizer(), pt, &options, &mut tasks)?
-        }
+    let tokenizer = Tokenizer::from_folder(&setup::model_folder(config)?)?;
+    // Plain text needs no prompt format, and a base model has none.
+    let renderer = match config.train.stage {
+        Stage::Sft => Some(setup::renderer(config)?),
+        Stage::Pt => None,
     };
+    if let Some(folder) = &config.output.output_dir {
+        std::fs::create_dir_all(folder).with_context(|| format!("output_dir {}", folder.display()))?;
+    }
+    if evaluation_split(config) == Split::Train && config.data.val_size == 0.0 {
+        eprintln!(
+            "note: no evaluation data is named (eval_data_files, eval_dataset, val_size): the training files are scored"
+        );
+    }
+    let (tasks, data) = setup::load_evaluation_data(config, renderer.as_ref(), &tokenizer)?;
     for warning in data.warnings() {
         eprintln!("warning: {warning}");
     }
@@ -57,7 +59,6 @@ pub fn run(settings: &Settings) -> Result<()> {
         .collect();
     print!("{}", table::render(&["task", "examples", "tokens", "loss", "perplexity"], &rows));
     if let Some(folder) = &config.output.output_dir {
-        std::fs::create_dir_all(folder)?;
         let mut results: Map<String, Value> = Map::new();
         let entry = evaluation_entry(LogEntry::new(0, 0.0), &loss, tasks.names(), started.elapsed());
         results.extend(entry.values().map(|(name, value)| (name.to_string(), json!(value))));

@@ -34,7 +34,8 @@ pub fn merge(base: &Path, adapter: Option<&Path>, target: &Path, shard_gb: f64) 
     let name = target.file_name().context("export_dir needs a folder name")?.to_string_lossy();
     let temporary = target.with_file_name(format!(".{name}.tmp"));
     if temporary.exists() {
-        std::fs::remove_dir_all(&temporary)?;
+        std::fs::remove_dir_all(&temporary)
+            .with_context(|| format!("cannot remove {}, left by an earlier export", temporary.display()))?;
     }
     let written = model
         .save(&temporary, model.config().dtype, (shard_gb * 1e9) as usize)

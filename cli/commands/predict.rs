@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use medley_train::data::Split;
 use medley_train::metrics::TaskReport;
-use medley_train::predict::{conversations, generate_options, predict, score, write_predictions};
+use medley_train::predict::{
+    conversations, evaluation_split, generate_options, predict, score, write_predictions,
+};
 use medley_train::state::write_results;
 use medley_train::trainer::setup;
 use serde_json::{Map, Value, json};
@@ -23,6 +26,12 @@ pub fn run(settings: &Settings) -> Result<()> {
     let folder = config.output.output_dir.as_deref().context("output_dir is not set")?;
     std::fs::create_dir_all(folder).with_context(|| format!("output_dir {}", folder.display()))?;
     let renderer = setup::renderer(config)?;
+    if evaluation_split(config) == Split::Train {
+        // With `val_size` too: its examples are chosen after the template, these rows before it.
+        eprintln!(
+            "note: no evaluation files are named (eval_data_files, eval_dataset): the training files are scored, all of them"
+        );
+    }
     let conversations = conversations(config)?;
     let model = setup::inference_model(config)?;
     let options = generate_options(

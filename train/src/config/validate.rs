@@ -138,9 +138,6 @@ impl TaskArgs {
                 format!("expected a weight of at least 0 for task `{task}`, got {weight}")
             })?;
         }
-        let all_zero =
-            !self.task_weights.is_empty() && self.task_weights.values().all(|&weight| weight == 0.0);
-        refuse_if(all_zero, "task_weights", || "every weight is 0, so nothing would be learned".into())?;
         let temperature = self.sampling_temperature;
         expect(
             temperature.is_finite() && temperature > 0.0,

@@ -80,8 +80,10 @@ pub fn save(
     std::fs::rename(&temporary, &target).map_err(Error::io(&target))?;
     sync_folder(Some(output_dir))?;
     if let Some(keep) = keep {
-        let all = list(output_dir)?;
-        for (_, old) in all.iter().take(all.len().saturating_sub(keep.max(1))) {
+        // Never the one just written: a run resumed from an older step has newer numbers beside it.
+        let others: Vec<PathBuf> =
+            list(output_dir)?.into_iter().map(|(_, path)| path).filter(|path| *path != target).collect();
+        for old in others.iter().take(others.len().saturating_sub(keep.saturating_sub(1))) {
             std::fs::remove_dir_all(old).map_err(Error::io(old))?;
         }
     }
@@ -233,6 +235,16 @@ mod tests {
         assert!(heard[0].contains("a is damaged"), "{heard:?}");
         std::fs::remove_file(found.join(MANIFEST)).unwrap();
         assert_eq!(newest_intact(dir.path(), &mut |_| ()).unwrap(), None);
+    }
+
+    #[test]
+    fn the_checkpoint_just_written_is_kept_whatever_its_number() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), 10, None);
+        write(dir.path(), 30, None);
+        // Resumed from step 10.
+        let path = write(dir.path(), 20, Some(1));
+        assert_eq!(list(dir.path()).unwrap(), [(20, path)]);
     }
 
     #[test]

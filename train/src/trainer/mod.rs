@@ -12,7 +12,7 @@ mod tests;
 pub use evaluate::{evaluate, evaluation_entry};
 pub use step::{StepLoss, Training, Weighing, run_examples};
 
-use crate::config::{IntervalStrategy, Stage, TrainConfig};
+use crate::config::{IntervalStrategy, Resume, Stage, TrainConfig};
 use crate::data::Dataset;
 use crate::events::{Event, EventSink, Plan, Summary};
 use crate::mix::{Sampler, SamplerOptions};
@@ -101,13 +101,40 @@ fn prepare_output(folder: &Path) -> Result<()> {
     })
 }
 
+/// Refuses a run that would write over, or remove, the model or adapter that it starts from.
+fn spare_inputs(config: &TrainConfig, model: &Path, output_dir: &Path) -> Result<()> {
+    // A folder that cannot be resolved does not exist, so nothing of it can be lost.
+    let (Ok(model), Ok(output)) = (model.canonicalize(), output_dir.canonicalize()) else { return Ok(()) };
+    if setup::lora_config(config).is_none() && model == output {
+        return Err(Error::Run(format!(
+            "output_dir {} is the folder of the model itself, which the trained weights would replace; choose \
+             another folder",
+            output_dir.display()
+        )));
+    }
+    if config.output.overwrite_output_dir && config.train.resume_from_checkpoint == Resume::No {
+        let adapter = config.model.adapter_name_or_path.as_deref().and_then(|a| a.canonicalize().ok());
+        for (_, checkpoint) in checkpoint::list(&output)? {
+            if model.starts_with(&checkpoint) || adapter.as_ref().is_some_and(|a| a.starts_with(&checkpoint))
+            {
+                return Err(Error::Run(format!(
+                    "overwrite_output_dir would remove {}, from which this run starts; choose another output_dir",
+                    checkpoint.display()
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
 impl<'a> Trainer<'a> {
     fn prepare(config: &'a TrainConfig, sink: &mut dyn EventSink) -> Result<Self> {
         let output_dir = output_dir(config)?.to_path_buf();
         let resume = resume::source(config, &output_dir, sink)?;
+        let folder = setup::model_folder(config)?;
+        spare_inputs(config, &folder, &output_dir)?;
         prepare_output(&output_dir)?;
 
-        let folder = setup::model_folder(config)?;
         let tokenizer = Tokenizer::from_folder(&folder)?;
         let renderer = match config.train.stage {
             Stage::Sft => Some(setup::renderer(config)?),
@@ -213,7 +240,12 @@ impl<'a> Trainer<'a> {
             if self.due(self.config.output.logging_strategy, self.state.logging_steps, last)
                 || (step == 0 && self.config.output.logging_first_step)
             {
-                let entry = self.progress.take_entry(&self.state, self.data.tasks.names(), rate);
+                let entry = self.progress.take_entry(
+                    &self.state,
+                    self.data.tasks.names(),
+                    &self.weighing.alpha,
+                    rate,
+                );
                 self.state.log(entry.clone());
                 sink.event(&Event::StepLogged(entry));
             }

@@ -69,14 +69,23 @@ impl Progress {
     }
 
     /// The entry for the steps since the last one: loss is the mean over them, a task's loss is over
-    /// its labelled tokens in them.
-    pub fn take_entry(&mut self, state: &TrainerState, tasks: &[String], tokens_per_second: f64) -> LogEntry {
+    /// its labelled tokens in them. `alpha` holds each task's weight.
+    pub fn take_entry(
+        &mut self,
+        state: &TrainerState,
+        tasks: &[String],
+        alpha: &[f64],
+        tokens_per_second: f64,
+    ) -> LogEntry {
         let mean = self.loss.0 / self.steps.max(1) as f64;
         let mut entry = LogEntry::new(state.global_step, state.epoch).with("loss", mean);
         for (name, (nll, labelled)) in tasks.iter().zip(self.nll.iter().zip(&self.labelled)) {
             if *labelled > 0 {
                 entry.set(format!("loss/{name}"), nll.0 / *labelled as f64);
             }
+        }
+        for (name, weight) in tasks.iter().zip(alpha) {
+            entry.set(format!("weight/{name}"), *weight);
         }
         if let Some([grad_norm, learning_rate]) = self.last {
             entry.set("grad_norm", grad_norm.0);

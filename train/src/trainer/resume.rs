@@ -29,6 +29,29 @@ struct RunKey {
     parameters: usize,
 }
 
+impl RunKey {
+    /// What differs, in the words of the options: `seed was 1, is 2 now`.
+    fn differences(&self, now: &RunKey) -> Vec<String> {
+        let pairs = [
+            ("seed", self.seed, now.seed),
+            ("data_seed", self.data_seed, now.data_seed),
+            ("the number of examples", self.examples as u64, now.examples as u64),
+            (
+                "per_device_train_batch_size × gradient_accumulation_steps",
+                self.step_size as u64,
+                now.step_size as u64,
+            ),
+            ("the number of steps", self.total_steps, now.total_steps),
+            ("the number of trained parameters", self.parameters as u64, now.parameters as u64),
+        ];
+        pairs
+            .into_iter()
+            .filter(|(_, was, is)| was != is)
+            .map(|(what, was, is)| format!("{what} was {was}, is {is} now"))
+            .collect()
+    }
+}
+
 /// The checkpoint that `config` goes on from.
 ///
 /// # Errors
@@ -108,16 +131,18 @@ impl Trainer<'_> {
         let now = self.run_key();
         if saved != now {
             return Err(bad(format!(
-                "it belongs to a run with other settings: saved {saved:?}, now {now:?}; resume with the same \
-                 data, seed, batch size and number of steps"
+                "it belongs to a run with other settings: {}; resume with the same data, seed, batch size and \
+                 number of steps",
+                saved.differences(&now).join(", ")
             )));
         }
         let file = Safetensors::open(folder.join(OPTIMIZER))?;
         let mut moments = vec![];
+        let kind = if self.lora.is_some() { Category::Adapters } else { Category::Weights };
         for p in self.optimizer.params() {
             let name = p.name();
             {
-                let _scope = ledger::scope(Category::Adapters);
+                let _scope = ledger::scope(kind);
                 p.set(read_tensor(&file, &format!("param/{name}"), p)?)?;
             }
             let _scope = ledger::scope(Category::Optimizer);
@@ -129,7 +154,16 @@ impl Trainer<'_> {
         let state = TrainerState::read(folder)?;
         self.optimizer.restore(state.global_step, moments)?;
         self.progress = Progress::read(folder)?;
-        self.state = TrainerState { max_steps: self.state.max_steps, ..state };
+        // The rhythm is this run's: an option changed for the resumed part takes effect.
+        self.state = TrainerState {
+            max_steps: self.state.max_steps,
+            num_train_epochs: self.state.num_train_epochs,
+            logging_steps: self.state.logging_steps,
+            save_steps: self.state.save_steps,
+            eval_steps: self.state.eval_steps,
+            train_batch_size: self.state.train_batch_size,
+            ..state
+        };
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use super::step::Weighing;
 use crate::config::{FinetuningType, LoraTarget, Stage, TaskArgs, TrainConfig};
 use crate::data::{self, Dataset, LoadOptions, PtOptions, Split, Tasks};
+use crate::predict::evaluation_split;
 use crate::{Error, Result};
 use medley_model::adapter::{LoraConfig, Targets};
 use medley_model::template::{RenderOptions, Renderer};
@@ -68,23 +69,11 @@ pub fn load_data(
     tokenizer: &Tokenizer,
 ) -> Result<RunData> {
     let mut tasks = Tasks::default();
-    let options = LoadOptions { max_samples: config.data.max_samples, seed: data_seed(config) };
-    let load = |split: Split, tasks: &mut Tasks| -> Result<Dataset> {
-        let files = data::data_files(&config.data, split)?;
-        Ok(match (config.train.stage, renderer) {
-            (Stage::Sft, Some(renderer)) => data::load_sft(&files, renderer, &options, tasks)?,
-            _ => {
-                let pt = PtOptions {
-                    cutoff_len: config.data.cutoff_len,
-                    packing: config.data.packing.unwrap_or(true),
-                };
-                data::load_pt(&files, tokenizer, pt, &options, tasks)?
-            }
-        })
+    let all = load(config, Split::Train, renderer, tokenizer, &mut tasks)?;
+    let mut eval = match evaluation_split(config) {
+        Split::Eval => Some(load(config, Split::Eval, renderer, tokenizer, &mut tasks)?),
+        Split::Train => None,
     };
-    let all = load(Split::Train, &mut tasks)?;
-    let has_eval = !config.data.eval_data_files.is_empty() || !config.data.eval_dataset.is_empty();
-    let mut eval = if has_eval { Some(load(Split::Eval, &mut tasks)?) } else { None };
     let train = if config.data.val_size > 0.0 {
         let (train, held_out) = all.split(config.data.val_size, data_seed(config))?;
         eval = Some(held_out);
@@ -95,6 +84,47 @@ pub fn load_data(
     Ok(RunData { tasks, train, eval })
 }
 
+/// What an evaluation without training scores: the evaluation files; where none are named, what
+/// `val_size` holds out of the training files, the same examples as in training; else all of them.
+///
+/// # Errors
+/// As [`load_data`].
+pub fn load_evaluation_data(
+    config: &TrainConfig,
+    renderer: Option<&Renderer>,
+    tokenizer: &Tokenizer,
+) -> Result<(Tasks, Dataset)> {
+    let mut tasks = Tasks::default();
+    let split = evaluation_split(config);
+    let data = load(config, split, renderer, tokenizer, &mut tasks)?;
+    if split == Split::Train && config.data.val_size > 0.0 {
+        let (_, held_out) = data.split(config.data.val_size, data_seed(config))?;
+        return Ok((tasks, held_out));
+    }
+    Ok((tasks, data))
+}
+
+fn load(
+    config: &TrainConfig,
+    split: Split,
+    renderer: Option<&Renderer>,
+    tokenizer: &Tokenizer,
+    tasks: &mut Tasks,
+) -> Result<Dataset> {
+    let options = LoadOptions { max_samples: config.data.max_samples, seed: data_seed(config) };
+    let files = data::data_files(&config.data, split)?;
+    Ok(match (config.train.stage, renderer) {
+        (Stage::Sft, Some(renderer)) => data::load_sft(&files, renderer, &options, tasks)?,
+        _ => {
+            let pt = PtOptions {
+                cutoff_len: config.data.cutoff_len,
+                packing: config.data.packing.unwrap_or(true),
+            };
+            data::load_pt(&files, tokenizer, pt, &options, tasks)?
+        }
+    })
+}
+
 /// `data_seed`, else `seed`.
 pub fn data_seed(config: &TrainConfig) -> u64 {
     config.run.data_seed.unwrap_or(config.run.seed)
@@ -103,7 +133,7 @@ pub fn data_seed(config: &TrainConfig) -> u64 {
 /// α of each task, 1 where `task_weights` names none.
 ///
 /// # Errors
-/// When `task_weights` names a task that the data does not have.
+/// When `task_weights` names a task that the data does not have, or leaves every task at 0.
 pub fn weighing(args: &TaskArgs, tasks: &Tasks) -> Result<Weighing> {
     let mut alpha = vec![1.0; tasks.len()];
     for (name, weight) in &args.task_weights {
@@ -114,6 +144,9 @@ pub fn weighing(args: &TaskArgs, tasks: &Tasks) -> Result<Weighing> {
             ))
         })?;
         alpha[id.index()] = *weight;
+    }
+    if !alpha.is_empty() && alpha.iter().all(|weight| *weight == 0.0) {
+        return Err(Error::Run("task_weights: every weight is 0, so nothing would be learned".into()));
     }
     Ok(Weighing { alpha, reduction: args.loss_reduction })
 }
