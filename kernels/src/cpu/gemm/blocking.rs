@@ -16,16 +16,19 @@ const MC: usize = 144;
 const NC: usize = 2048;
 /// Up to this many rows, a panel of B is used so little that it is packed and consumed by one thread.
 const FEW_ROWS: usize = 24;
+/// The same where B runs along its columns, whose pieces are shallower.
+const FEW_ROWS_ALONG_COLUMNS: usize = 8;
 /// Up to this many columns, rows of an f32 A are used so little that they are read where they are.
 const FEW_COLUMNS: usize = 64;
 /// Floats of B that a task with few rows packs at a time: 16 KiB of a 32 KiB first-level cache.
 const PIECE: usize = 4096;
 /// Columns of a strip where B runs along its depth; a piece is then 128 deep.
 const STRIP_ALONG_DEPTH: usize = 32;
-/// Columns of a strip where B runs along its columns; a piece is then 8 deep.
-const STRIP_ALONG_COLUMNS: usize = 512;
+/// Columns of a strip where B runs along its columns: long runs for one or two rows; for more, deeper pieces,
+/// since each carries the sums of all rows.
+const STRIPS_ALONG_COLUMNS: [usize; 2] = [512, 128];
 /// Panels of B packed by one task.
-const PANELS_A_TASK: usize = 4;
+const PANELS_A_TASK: usize = 8;
 /// Below this many multiply-adds, waking another thread costs more than it brings.
 const PARALLEL_FROM: usize = 1 << 19;
 
@@ -90,7 +93,8 @@ impl<'a> Product<'a> {
 
     /// Computes the product.
     pub fn run(&self) {
-        if self.m <= FEW_ROWS { self.few_rows() } else { self.many_rows() }
+        let few = if self.b_along_columns() { FEW_ROWS_ALONG_COLUMNS } else { FEW_ROWS };
+        if self.m <= few { self.few_rows() } else { self.many_rows() }
     }
 
     /// Runs `task` for 0 .. `count`, over the pool if the product is worth it.
@@ -113,6 +117,11 @@ impl<'a> Product<'a> {
             MatData::F32(data) if self.a.depth_stride == 1 => Some(data),
             _ => None,
         }
+    }
+
+    /// Whether B is contiguous along its columns and not along its depth.
+    fn b_along_columns(&self) -> bool {
+        self.b.lane_stride == 1 && self.b.depth_stride != 1
     }
 
     /// The general case: for each block of B, packed once and shared, tasks take blocks of rows of C.
@@ -182,8 +191,10 @@ impl<'a> Product<'a> {
     fn few_rows(&self) {
         let kc_max = block_depth(self.k);
         // B is read in runs as long as they can be: along the depth, or along the columns.
-        let along_columns = self.b.lane_stride == 1 && self.b.depth_stride != 1;
-        let strip = if along_columns { STRIP_ALONG_COLUMNS } else { STRIP_ALONG_DEPTH };
+        let strip = match self.b_along_columns() {
+            false => STRIP_ALONG_DEPTH,
+            true => STRIPS_ALONG_COLUMNS[usize::from(self.m > 2)],
+        };
         let piece = PIECE / strip;
         let rows = self.m.next_multiple_of(MR);
         let run = |packed_a: Option<&[f32]>| {
