@@ -359,7 +359,7 @@ fn one_thread_or_two_give_the_same_bits() {
             let measured =
                 (0..3).flat_map(|step| <[f64; 2]>::from(update(&model, &mut adamw, &data, step * 3)));
             let measured = measured.map(f64::to_bits).collect();
-            let weights = model.params().iter().flat_map(|p| p.value().to_vec_f32().unwrap());
+            let weights = model.params().into_iter().flat_map(|p| p.value().to_vec_f32().unwrap());
             (measured, weights.map(f32::to_bits).collect())
         })
     };
