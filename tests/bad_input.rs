@@ -107,7 +107,7 @@ fn tokenizers_that_do_not_fit() {
     work.write("model/tokenizer.json", &tokenizer[..tokenizer.len() / 2]);
     refused(&work, &[], &["model/tokenizer.json"]);
     std::fs::remove_file(work.path("model/tokenizer.json")).unwrap();
-    refused(&work, &[], &["model/tokenizer.json"]);
+    refused(&work, &[], &["model: no tokenizer.json in this folder"]);
 }
 
 #[test]
