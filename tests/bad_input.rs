@@ -95,7 +95,7 @@ fn shapes_and_architectures_that_do_not_fit() {
 fn tokenizers_that_do_not_fit() {
     let work = Workplace::new();
     // Names what the template asks for and the vocabulary lacks.
-    refused(&work, &["--template", "llama3"], &["llama3", "<|start_header_id|>"]);
+    refused(&work, &["--template", "llama3"], &["\"llama3\"", "the token \"<|eot_id|>\""]);
     refused(&work, &["--template", "no_such"], &["no_such"]);
     let config = std::fs::read_to_string(work.path("model/tokenizer_config.json")).unwrap();
     let mut fields: Value = serde_json::from_str(&config).unwrap();
@@ -107,7 +107,7 @@ fn tokenizers_that_do_not_fit() {
     work.write("model/tokenizer.json", &tokenizer[..tokenizer.len() / 2]);
     refused(&work, &[], &["model/tokenizer.json"]);
     std::fs::remove_file(work.path("model/tokenizer.json")).unwrap();
-    refused(&work, &[], &["model/tokenizer.json"]);
+    refused(&work, &[], &["model: no tokenizer.json in this folder"]);
 }
 
 #[test]
@@ -134,7 +134,11 @@ fn data_that_cannot_be_used_is_named_by_line() {
     let line = 1 + bytes[..at].iter().filter(|b| **b == b'\n').count();
     refuse("d.jsonl", &bytes, &[&format!("./d.jsonl:{line}: invalid UTF-8 at byte {at} of the file")]);
     refuse("e.csv", b"instruction,output\n", &["./e.csv: expected a file of the kind .json or .jsonl"]);
-    refused(&work, &["--data_files", "no_such.jsonl"], &["./no_such.jsonl: "]);
+    // The system's reason once, though errors are nested.
+    let missing =
+        "error: no_such.jsonl: No such file or directory (os error 2) (looked there and at ./no_such.jsonl)";
+    let outcome = work.train("out", &["--data_files", "no_such.jsonl"]);
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(1), format!("{missing}\n").as_str()));
 }
 
 fn row_text(i: usize) -> String {

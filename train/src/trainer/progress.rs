@@ -22,50 +22,33 @@ pub(super) struct Measured {
 #[serde(deny_unknown_fields)]
 pub(super) struct Progress {
     /// Sum of the losses of all steps.
-    run_loss: Exact,
+    run_loss: f64,
     /// Steps since the last entry.
     steps: u64,
     /// Sum of their losses.
-    loss: Exact,
+    loss: f64,
     /// Sums by task of their negative log-likelihoods and labelled tokens.
-    nll: Vec<Exact>,
+    nll: Vec<f64>,
     labelled: Vec<u64>,
     /// Gradient norm and learning rate of the last of them.
-    last: Option<[Exact; 2]>,
-}
-
-/// A number that JSON gives back to the bit: stored as the bits of its f64.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-#[serde(from = "u64", into = "u64")]
-struct Exact(f64);
-
-impl From<u64> for Exact {
-    fn from(bits: u64) -> Self {
-        Exact(f64::from_bits(bits))
-    }
-}
-
-impl From<Exact> for u64 {
-    fn from(value: Exact) -> Self {
-        value.0.to_bits()
-    }
+    last: Option<[f64; 2]>,
 }
 
 impl Progress {
     pub fn add(&mut self, step: &Measured) {
         let tasks = step.loss.nll.len();
-        self.nll.resize(tasks, Exact::default());
+        self.nll.resize(tasks, 0.0);
         self.labelled.resize(tasks, 0);
-        self.run_loss.0 += step.loss.loss;
-        self.loss.0 += step.loss.loss;
+        self.run_loss += step.loss.loss;
+        self.loss += step.loss.loss;
         self.steps += 1;
         for (sum, nll) in self.nll.iter_mut().zip(&step.loss.nll) {
-            sum.0 += nll;
+            *sum += nll;
         }
         for (sum, labelled) in self.labelled.iter_mut().zip(&step.loss.labelled) {
             *sum += labelled;
         }
-        self.last = Some([Exact(step.grad_norm), Exact(step.learning_rate)]);
+        self.last = Some([step.grad_norm, step.learning_rate]);
     }
 
     /// The entry for the steps since the last one: loss is the mean over them, a task's loss is over
@@ -77,19 +60,19 @@ impl Progress {
         alpha: &[f64],
         tokens_per_second: f64,
     ) -> LogEntry {
-        let mean = self.loss.0 / self.steps.max(1) as f64;
+        let mean = self.loss / self.steps.max(1) as f64;
         let mut entry = LogEntry::new(state.global_step, state.epoch).with("loss", mean);
         for (name, (nll, labelled)) in tasks.iter().zip(self.nll.iter().zip(&self.labelled)) {
             if *labelled > 0 {
-                entry.set(format!("loss/{name}"), nll.0 / *labelled as f64);
+                entry.set(format!("loss/{name}"), nll / *labelled as f64);
             }
         }
         for (name, weight) in tasks.iter().zip(alpha) {
             entry.set(format!("weight/{name}"), *weight);
         }
         if let Some([grad_norm, learning_rate]) = self.last {
-            entry.set("grad_norm", grad_norm.0);
-            entry.set("learning_rate", learning_rate.0);
+            entry.set("grad_norm", grad_norm);
+            entry.set("learning_rate", learning_rate);
         }
         *self = Progress { run_loss: self.run_loss, ..Progress::default() };
         entry.with("tokens_per_second", tokens_per_second)
@@ -97,7 +80,7 @@ impl Progress {
 
     /// Mean loss over the first `steps` steps, all there were so far.
     pub fn mean_loss(&self, steps: u64) -> f64 {
-        self.run_loss.0 / steps.max(1) as f64
+        self.run_loss / steps.max(1) as f64
     }
 
     pub fn write(&self, folder: &Path) -> Result<()> {

@@ -114,7 +114,8 @@ fn update(model: &Llama, optimizer: &mut AdamW, data: &Dataset, step: u64) -> (f
 /// Five clipped AdamW steps against the reference, with and without weight decay.
 ///
 /// PyTorch's own float32 differs from float64 by up to 1e-6 in a loss, 4e-6 in a norm and 3e-7 in a
-/// weight; the tolerances are five to ten times that, and decay moves weights by 4e-4 and more.
+/// weight, and so do we from it; the tolerances are five to ten times that. Decay moves weights by 4e-4
+/// and more.
 fn five_steps_agree(run: &str, open: impl Fn() -> Llama) {
     let reference = Reference::open(run);
     for (label, weight_decay) in [("no_decay", 0.0), ("decay", 0.1)] {
@@ -171,7 +172,7 @@ fn weighted_losses_and_gradients_are_those_of_pytorch() {
             for param in model.params() {
                 let grad = param.grad().unwrap().to_vec_f32().unwrap();
                 let norm = grad.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt() as f32;
-                reference.assert_close(&format!("{label}/grad_norm/{}", param.name()), &[norm], 5e-6);
+                reference.assert_close(&format!("{label}/grad_norm/{}", param.name()), &[norm], 1e-5);
             }
         }
         // The whole gradient of the unweighted loss, element by element.
@@ -179,7 +180,7 @@ fn weighted_losses_and_gradients_are_those_of_pytorch() {
         run_examples(&model, &data, &all(&data), 3, &plain(2), training(0)).unwrap();
         for param in model.params() {
             let grad = param.grad().unwrap().to_vec_f32().unwrap();
-            reference.assert_close(&format!("grad/{}", param.name()), &grad, 3e-6);
+            reference.assert_close(&format!("grad/{}", param.name()), &grad, 1e-5);
         }
     }
 }
@@ -359,7 +360,7 @@ fn one_thread_or_two_give_the_same_bits() {
             let measured =
                 (0..3).flat_map(|step| <[f64; 2]>::from(update(&model, &mut adamw, &data, step * 3)));
             let measured = measured.map(f64::to_bits).collect();
-            let weights = model.params().iter().flat_map(|p| p.value().to_vec_f32().unwrap());
+            let weights = model.params().into_iter().flat_map(|p| p.value().to_vec_f32().unwrap());
             (measured, weights.map(f32::to_bits).collect())
         })
     };
