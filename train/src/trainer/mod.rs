@@ -255,7 +255,9 @@ impl<'a> Trainer<'a> {
             let stopping = stop.load(Ordering::Relaxed);
             if self.due(self.config.output.save_strategy, self.state.save_steps, false) || (stopping && !last)
             {
-                let path = self.save_checkpoint()?;
+                // Whoever stops a run wants to go on with it, whatever save_only_model says.
+                let resumable = !self.config.output.save_only_model || stopping;
+                let path = self.save_checkpoint(resumable)?;
                 sink.event(&Event::CheckpointSaved { step: step + 1, path: path.clone() });
                 if stopping && !last {
                     sink.event(&Event::Interrupted { step: step + 1, checkpoint: Some(path.clone()) });
@@ -399,7 +401,7 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    fn save_checkpoint(&mut self) -> Result<PathBuf> {
+    fn save_checkpoint(&mut self, resumable: bool) -> Result<PathBuf> {
         let step = self.state.global_step;
         let path = checkpoint::folder(&self.output_dir, step);
         self.state.checkpoint_saved(&path);
@@ -407,7 +409,7 @@ impl<'a> Trainer<'a> {
             // Full precision: a resumed run must continue to the bit.
             self.write_model(folder, DType::F32)?;
             self.state.write(folder)?;
-            if !self.config.output.save_only_model {
+            if resumable {
                 self.progress.write(folder)?;
                 self.write_optimizer(folder)?;
             }
