@@ -107,9 +107,9 @@ fn a_run_on_three_tasks_writes_everything() {
 
     // The adapter is PEFT's: r x in and out x r for all seven layers of both blocks.
     let config = json(&output.join("adapter_config.json"));
-    assert_eq!((&config["peft_type"], &config["r"], &config["base_model_name_or_path"]), {
-        (&"LORA".into(), &4.into(), &"model".into())
-    });
+    assert_eq!(config["peft_type"], "LORA");
+    assert_eq!(config["r"], 4);
+    assert_eq!(config["base_model_name_or_path"], "model");
     let adapter = std::fs::read(output.join("adapter_model.safetensors")).unwrap();
     let adapter = safetensors::SafeTensors::deserialize(&adapter).unwrap();
     assert_eq!(adapter.len(), 28);
