@@ -3,6 +3,7 @@
 
 mod workplace;
 
+use medley_model::tokenizer::Tokenizer;
 use medley_train::trainer::checkpoint;
 use serde_json::{Value, json};
 use std::process::Command;
@@ -163,6 +164,26 @@ fn rows_beyond_the_cutoff_are_cut_and_counted() {
     // Where nothing of any reply is left, there is nothing to train on.
     let parts = ["no example is left of 56 rows", "cutoff_len 1"];
     refused(&work, &["--cutoff_len", "1"], &parts);
+}
+
+#[test]
+fn ids_beyond_the_embedding() {
+    let work = Workplace::new();
+    let known = Tokenizer::from_folder(&work.path("model")).unwrap().vocab_size();
+    let path = work.path("model/tokenizer_config.json");
+    let mut config: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    for id in known..=320 {
+        let token = json!({"content": format!("<extra_{id}>"), "special": false});
+        config["added_tokens_decoder"][id.to_string()] = token;
+    }
+    work.write("model/tokenizer_config.json", config.to_string());
+    // A token that no text uses does no harm.
+    assert_eq!(work.train("unused", &["--max_steps", "1"]).code, Some(0));
+    let mut used = row("qa", 1);
+    used["input"] = json!("What is <extra_320>?");
+    work.write("used.jsonl", format!("{}\n{used}\n", row("qa", 0)));
+    let parts = ["used.jsonl:2: token 320 has no row", "model"];
+    refused(&work, &["--data_files", "used.jsonl"], &parts);
 }
 
 #[test]

@@ -277,6 +277,16 @@ fn read_config(path: &Path) -> Result<LoraConfig> {
             return Err(bad(key, "it unset: this version loads plain LoRA and rsLoRA only"));
         }
     }
+    // Initialisations that also change the base weights: the adapter alone does not say how.
+    if let Some(init) = map.get("init_lora_weights").and_then(Value::as_str)
+        && (init.starts_with("pissa") || ["olora", "corda", "loftq"].contains(&init))
+    {
+        return Err(bad(
+            "init_lora_weights",
+            "true or \"gaussian\": this one changes the base model too; convert the adapter to plain LoRA when \
+             saving it with PEFT (path_initial_model_for_weight_conversion), or merge it there",
+        ));
+    }
     if let Some(v) = map.get("bias").filter(|v| v.as_str() != Some("none")) {
         return Err(Error::file(path, format!("\"bias\" is {v}; expected \"none\"")));
     }

@@ -196,6 +196,12 @@ impl ModelConfig {
             _ => None,
         };
         let rope_theta = inner_theta.or(keys.optional_number("rope_theta")?).unwrap_or(10_000.0);
+        if rope_theta <= 1.0 {
+            return Err(Error::file(
+                path,
+                format!("\"rope_theta\" is {rope_theta}; expected a number above 1"),
+            ));
+        }
         let dtype = match keys.get("dtype").or(keys.get("torch_dtype")).and_then(Value::as_str) {
             Some("bfloat16") => DType::BF16,
             Some("float16") => DType::F16,
@@ -271,6 +277,7 @@ mod tests {
             (r#""model_type":"llama""#, r#""model_type":"mamba""#, "mamba"),
             (r#""linear""#, r#""spiral""#, "spiral"),
             (r#""factor":4.0"#, r#""factor":"x""#, "factor"),
+            (r#""rope_theta":5000.0"#, r#""rope_theta":0"#, "rope_theta"),
             (r#""num_hidden_layers":2"#, r#""num_hidden_layers":-2"#, "num_hidden_layers"),
         ] {
             let text = parse(&OLD.replace(from, to)).unwrap_err().to_string();

@@ -56,7 +56,7 @@ impl RopeScaling {
     /// Reads a `rope_scaling` or `rope_parameters` object.
     ///
     /// # Errors
-    /// A message naming the key that is missing, of the wrong type, or unknown.
+    /// A message naming the key that is missing or of the wrong type, or a rope type that is not known.
     pub fn parse(
         map: &Map<String, Value>,
         max_position_embeddings: usize,

@@ -103,8 +103,15 @@ impl WeightReader {
             BaseStorage::Nf4 { double_quantization } => {
                 let _scope = ledger::scope(Category::Weights);
                 let values = tensor.to_vec_f32()?;
-                let matrix = nf4::quantize(&values, out, input, double_quantization)
-                    .map_err(medley_tensor::Error::from)?;
+                let matrix =
+                    nf4::quantize(&values, out, input, double_quantization).map_err(|e| {
+                        match &self.source {
+                            Source::Files(files) => {
+                                Error::file(files.path(), format!("tensor `{name}`: {e}"))
+                            }
+                            Source::Random { .. } => medley_tensor::Error::from(e).into(),
+                        }
+                    })?;
                 Ok(Weight::Frozen(Tensor::from_nf4(matrix)))
             }
         }

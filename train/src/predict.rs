@@ -67,7 +67,8 @@ pub fn evaluation_split(config: &TrainConfig) -> Split {
     }
 }
 
-/// Completes the last turn of every conversation. `progress(done)` hears of finished examples.
+/// Completes the last turn of every conversation. `progress(begun)` hears how many have got their
+/// first token.
 ///
 /// # Errors
 /// A conversation the template refuses, or a model that yields non-finite logits.

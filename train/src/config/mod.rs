@@ -303,6 +303,7 @@ pub struct OutputArgs {
     /// Keep only the newest so many checkpoints; `None` keeps all.
     pub save_total_limit: Option<usize>,
     /// Leave optimizer and data position out of checkpoints: smaller, but they cannot be resumed from.
+    /// The one written when a run is interrupted has them all the same.
     pub save_only_model: bool,
     /// Draw `training_loss.png` and `.svg`.
     pub plot_loss: bool,

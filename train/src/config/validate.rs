@@ -69,15 +69,7 @@ impl TrainConfig {
             || self.data.val_size > 0.0;
         refuse_if(evaluates && !has_eval_data, "eval_strategy", || {
             "there is nothing to evaluate on; give val_size, eval_data_files or eval_dataset".into()
-        })?;
-        refuse_if(
-            self.output.save_only_model && self.train.resume_from_checkpoint != super::Resume::No,
-            "save_only_model",
-            || {
-                "checkpoints without optimizer state cannot be resumed from; drop it together with resume_from_checkpoint"
-                .into()
-            },
-        )
+        })
     }
 }
 

@@ -101,6 +101,24 @@ fn prepare_output(folder: &Path) -> Result<()> {
     })
 }
 
+/// Refuses examples with ids that the embedding of `vocab` rows does not have. What the data uses
+/// counts, not what the tokenizer knows: many have a padding token more than their model.
+fn check_ids(data: &RunData, vocab: usize, model: &Path) -> Result<()> {
+    for example in data.train.iter().chain(data.eval.iter().flat_map(Dataset::iter)) {
+        let labels = example.labels.iter().filter_map(|span| span.token);
+        if let Some(id) = example.ids.iter().copied().chain(labels).find(|id| *id as usize >= vocab) {
+            return Err(Error::Run(format!(
+                "{}:{}: token {id} has no row in the model's embedding, which has {vocab}; the tokenizer and the \
+                 weights in {} do not belong together",
+                example.file.display(),
+                example.line,
+                model.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Refuses a run that would write over, or remove, the model or adapter that it starts from.
 fn spare_inputs(config: &TrainConfig, model: &Path, output_dir: &Path) -> Result<()> {
     // A folder that cannot be resolved does not exist, so nothing of it can be lost.
@@ -149,14 +167,7 @@ impl<'a> Trainer<'a> {
         }
         let weighing = setup::weighing(&config.tasks, &data.tasks)?;
         let (model, lora) = setup::training_model(config)?;
-        let vocab = model.config().vocab_size;
-        if tokenizer.vocab_size() > vocab {
-            return Err(Error::Run(format!(
-                "{}: the tokenizer has {} ids, the model's embedding {vocab} rows; they do not belong together",
-                folder.display(),
-                tokenizer.vocab_size()
-            )));
-        }
+        check_ids(&data, model.config().vocab_size, &folder)?;
         let sampler = Sampler::new(
             &data.train.task_ids(),
             SamplerOptions {
@@ -255,7 +266,9 @@ impl<'a> Trainer<'a> {
             let stopping = stop.load(Ordering::Relaxed);
             if self.due(self.config.output.save_strategy, self.state.save_steps, false) || (stopping && !last)
             {
-                let path = self.save_checkpoint()?;
+                // Whoever stops a run wants to go on with it, whatever save_only_model says.
+                let resumable = !self.config.output.save_only_model || stopping;
+                let path = self.save_checkpoint(resumable)?;
                 sink.event(&Event::CheckpointSaved { step: step + 1, path: path.clone() });
                 if stopping && !last {
                     sink.event(&Event::Interrupted { step: step + 1, checkpoint: Some(path.clone()) });
@@ -399,7 +412,7 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    fn save_checkpoint(&mut self) -> Result<PathBuf> {
+    fn save_checkpoint(&mut self, resumable: bool) -> Result<PathBuf> {
         let step = self.state.global_step;
         let path = checkpoint::folder(&self.output_dir, step);
         self.state.checkpoint_saved(&path);
@@ -407,7 +420,7 @@ impl<'a> Trainer<'a> {
             // Full precision: a resumed run must continue to the bit.
             self.write_model(folder, DType::F32)?;
             self.state.write(folder)?;
-            if !self.config.output.save_only_model {
+            if resumable {
                 self.progress.write(folder)?;
                 self.write_optimizer(folder)?;
             }
