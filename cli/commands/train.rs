@@ -15,6 +15,12 @@ use crate::progress::progress;
 /// # Errors
 /// What the trainer reports; an interrupted run is an error too, so that scripts notice.
 pub fn run(settings: &Settings) -> Result<()> {
+    let args = &settings.config.train;
+    if args.do_predict && !args.do_train {
+        anyhow::bail!(
+            "do_predict without do_train: use `medley predict`, which takes the same file and options"
+        );
+    }
     let stop = Arc::new(AtomicBool::new(false));
     let asked = Arc::clone(&stop);
     ctrlc::set_handler(move || {

@@ -210,7 +210,8 @@ impl Llama {
             "base_model_name_or_path": base,
             "inference_mode": true,
             "r": config.rank,
-            "lora_alpha": config.alpha,
+            // A whole number is written as one, as PEFT does.
+            "lora_alpha": if config.alpha.fract() == 0.0 { json!(config.alpha as i64) } else { json!(config.alpha) },
             "lora_dropout": config.dropout,
             "use_rslora": config.rslora,
             "use_dora": false,

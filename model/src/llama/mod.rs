@@ -89,9 +89,12 @@ impl Llama {
     ///
     /// # Errors
     /// When a weight is missing or of the wrong shape.
-    pub fn build(config: ModelConfig, reader: &WeightReader) -> Result<Self> {
+    pub fn build(mut config: ModelConfig, reader: &WeightReader) -> Result<Self> {
         let (vocab, hidden) = (config.vocab_size, config.hidden_size);
         let embed_tokens = reader.plain("model.embed_tokens.weight", &[vocab, hidden])?;
+        if !config.raw.contains_key("dtype") && !config.raw.contains_key("torch_dtype") {
+            config.dtype = embed_tokens.tensor().dtype();
+        }
         let layers = (0..config.num_hidden_layers)
             .map(|i| Block::read(&config, i, reader).map(Arc::new))
             .collect::<Result<_>>()?;

@@ -146,7 +146,12 @@ impl LoraArgs {
     /// # Errors
     /// [`ConfigError`] naming the option.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        expect(self.lora_rank > 0, "lora_rank", "at least 1", self.lora_rank)?;
+        expect(
+            (1..=65_536).contains(&self.lora_rank),
+            "lora_rank",
+            "a rank from 1 to 65536",
+            self.lora_rank,
+        )?;
         if let Some(alpha) = self.lora_alpha {
             expect(alpha.is_finite() && alpha > 0.0, "lora_alpha", "a number above 0", alpha)?;
         }
@@ -180,7 +185,7 @@ impl TrainArgs {
             ("gradient_accumulation_steps", self.gradient_accumulation_steps),
         ];
         for (key, size) in sizes {
-            expect(size > 0, key, "at least 1", size)?;
+            expect((1..=1_000_000).contains(&size), key, "a number from 1 to 1000000", size)?;
         }
         let not_negative = [
             ("learning_rate", self.learning_rate),

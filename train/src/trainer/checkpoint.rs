@@ -90,6 +90,21 @@ pub fn save(
     Ok(target)
 }
 
+/// Removes what a killed process left of a checkpoint it was writing.
+///
+/// # Errors
+/// When the output folder cannot be read or a leftover cannot be removed.
+pub fn sweep(output_dir: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(output_dir).map_err(Error::io(output_dir))? {
+        let path = entry.map_err(Error::io(output_dir))?.path();
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        if name.starts_with(".checkpoint-") && name.ends_with(".tmp") && path.is_dir() {
+            std::fs::remove_dir_all(&path).map_err(Error::io(&path))?;
+        }
+    }
+    Ok(())
+}
+
 fn seal(folder: &Path, step: u64) -> Result<()> {
     let mut files = BTreeMap::new();
     for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
@@ -253,6 +268,8 @@ mod tests {
         write(dir.path(), 1, None);
         let failed = save(dir.path(), 2, Some(1), |_| Err(Error::Run("disk full".into())));
         assert!(failed.is_err());
+        std::fs::create_dir(dir.path().join(".checkpoint-3.tmp")).unwrap();
+        sweep(dir.path()).unwrap();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
         assert_eq!(verify(&folder(dir.path(), 1)).unwrap(), 1);
     }

@@ -216,7 +216,7 @@ impl<'a> Trainer<'a> {
             total_steps,
         };
         match resume {
-            Some(checkpoint) => trainer.restore(&checkpoint)?,
+            Some(checkpoint) => trainer.restore(&checkpoint, sink)?,
             // Only now: a run that cannot start leaves the old one alone.
             None if config.output.overwrite_output_dir => {
                 for (_, old) in checkpoint::list(&trainer.output_dir)? {
@@ -435,6 +435,8 @@ impl<'a> Trainer<'a> {
             .with("train_loss", summary.train_loss)
             .with("train_runtime", summary.runtime.as_secs_f64());
         self.state.log(entry);
+        // Now, and once more below: an evaluation that fails must not cost the history.
+        self.state.write(&self.output_dir)?;
         if self.config.train.do_eval
             && let Some(eval) = &self.data.eval
         {

@@ -12,10 +12,40 @@ use medley_tensor::Tensor;
 use medley_tensor::io::Safetensors;
 use medley_tensor::ledger::{self, Category};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
 const OPTIMIZER: &str = "optimizer.safetensors";
 const RUN: &str = "run.json";
+/// What else shapes the course of a run; a change is allowed, and said.
+const SETTINGS: &str = "settings.json";
+
+/// The options that shape data and updates, flat.
+fn settings(config: &TrainConfig) -> Map<String, Value> {
+    let sections = [json!(config.tasks), json!(config.lora), json!(config.data), json!(config.train)];
+    let mut all: Map<String, Value> =
+        sections.into_iter().filter_map(|v| v.as_object().cloned()).flatten().collect();
+    // These say where, when and whether, not how.
+    for key in [
+        "resume_from_checkpoint",
+        "do_train",
+        "do_eval",
+        "do_predict",
+        "eval_strategy",
+        "eval_steps",
+        "eval_on_start",
+        "per_device_eval_batch_size",
+        "gradient_checkpointing",
+        "eval_dataset",
+        "eval_data_files",
+        "dataset_dir",
+        "num_train_epochs",
+        "max_steps",
+    ] {
+        all.remove(key);
+    }
+    all
+}
 
 /// What must be the same for the data order and the updates to continue.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -115,10 +145,11 @@ impl Trainer<'_> {
             tensors.push((format!("exp_avg_sq/{}", p.name()), v.clone()));
         }
         write_tensors(&folder.join(OPTIMIZER), &tensors)?;
+        write_json(&folder.join(SETTINGS), &settings(self.config))?;
         write_json(&folder.join(RUN), &self.run_key())
     }
 
-    pub(super) fn restore(&mut self, folder: &Path) -> Result<()> {
+    pub(super) fn restore(&mut self, folder: &Path, sink: &mut dyn EventSink) -> Result<()> {
         let bad = |message: String| Error::Checkpoint { path: folder.to_path_buf(), message };
         let path = folder.join(RUN);
         let text = std::fs::read_to_string(&path).map_err(|e| {
@@ -134,6 +165,21 @@ impl Trainer<'_> {
                 "it belongs to a run with other settings: {}; resume with the same data, seed, batch size and \
                  number of steps",
                 saved.differences(&now).join(", ")
+            )));
+        }
+        let path = folder.join(SETTINGS);
+        let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+        let before: Map<String, Value> =
+            serde_json::from_str(&text).map_err(|e| bad(format!("{SETTINGS}: {e}")))?;
+        let changed: Vec<String> = settings(self.config)
+            .into_iter()
+            .filter(|(key, value)| before.get(key) != Some(value))
+            .map(|(key, value)| format!("{key} was {}, is {value}", before.get(&key).unwrap_or(&Value::Null)))
+            .collect();
+        if !changed.is_empty() {
+            sink.event(&Event::Warning(format!(
+                "resumed with changed options, so the run will not go on as it began: {}",
+                changed.join("; ")
             )));
         }
         let file = Safetensors::open(folder.join(OPTIMIZER))?;
