@@ -4,6 +4,7 @@
 //! Floor of a LoRA step: 2 FLOPs a weight and token forward and 2 for the gradient of the inputs,
 //! 4 × (106 M + 28 M of the head) = 0.54 GFLOP a token, plus attention; at 204 GFLOP/s (two Zen 3
 //! cores) about 370 tokens/s with every position labelled. The peer is `benches/peers/peft_train.py`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use medley_autograd::optim::{AdamW, AdamWConfig};

@@ -1,4 +1,5 @@
 //! The binary's arguments, from outside: what it prints, where, and the exit code.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use assert_cmd::Command;
 

@@ -3,6 +3,7 @@
 //! Needs `MEDLEY_SMOLLM2`, a folder with the GGUF file (`tests/real_model/fetch.sh` puts it there and prints its
 //! path); without it every test here says on stderr that it is skipped. The model is converted anew by each run
 //! of the tests, so that the converter is tested too. Reference values are those of `tests/reference/smollm2.py`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use medley_model::generate::{GenerateOptions, SamplingParams, generate, logits};
 use medley_model::gguf::convert_gguf;

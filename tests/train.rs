@@ -1,5 +1,8 @@
 //! `medley train` as a whole: what it writes, and that whatever stops it, it goes on to the same result.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+// Shared by several test programs, none of which uses all of it.
+#[allow(dead_code)]
 mod workplace;
 
 use medley_tensor::rng::Philox;

@@ -56,7 +56,11 @@ fn checkpointing_gives_the_same_gradients() {
             let w = w.clone();
             move |v: &[Var]| Ok(vec![norm(&norm(&v[0], &w.var()), &w.var())])
         };
-        let y = if with { checkpoint(&[&x], segment).unwrap() } else { segment(&[x.clone()]).unwrap() };
+        let y = if with {
+            checkpoint(&[&x], segment).unwrap()
+        } else {
+            segment(std::slice::from_ref(&x)).unwrap()
+        };
         let y = norm(&y[0], &w.var());
         let g = y.backward_with(tensor(&[1., 2., 3., 4., 5., 6.], &[2, 3])).unwrap();
         (

@@ -128,6 +128,10 @@ struct Entry {
     task: TaskId,
 }
 
+/// Ids, the positions whose own ids are labels, task.
+#[cfg(test)]
+pub(crate) type PlainExample = (Vec<u32>, Vec<Range<u32>>, u16);
+
 impl Dataset {
     /// How many examples there are.
     pub fn len(&self) -> usize {
@@ -251,9 +255,9 @@ impl Dataset {
         Dataset { tasks, files, reports, ..Dataset::default() }
     }
 
-    /// Examples without files: ids, the positions whose own ids are labels, task.
+    /// Examples without files.
     #[cfg(test)]
-    pub(crate) fn from_examples(tasks: &[&str], examples: &[(Vec<u32>, Vec<Range<u32>>, u16)]) -> Dataset {
+    pub(crate) fn from_examples(tasks: &[&str], examples: &[PlainExample]) -> Dataset {
         let names = Tasks { names: tasks.iter().map(|t| t.to_string()).collect() };
         let mut dataset = Dataset::new(Arc::new(names), Arc::new(vec![]));
         for (line, (ids, labelled, task)) in examples.iter().enumerate() {

@@ -112,8 +112,7 @@ pub fn run_examples(
         }
         let weights: Vec<f32> = batch.label_tasks.iter().map(|t| weight_of[t.index()] as f32).collect();
         let sequences = batch.sequences;
-        let labels =
-            Labels { rows: batch.label_rows.into(), targets: batch.targets.into(), weights: weights.into() };
+        let labels = Labels { rows: batch.label_rows, targets: batch.targets, weights: weights.into() };
         let nll = match &train {
             Some(training) => {
                 let hidden = model.hidden(&sequences, &training.pass(i as u64))?;

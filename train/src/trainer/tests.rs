@@ -2,6 +2,9 @@
 //!
 //! Reference values are those of `tests/reference/tiny_training.py`; its README lists the tensors.
 
+// One labelled span an example is the usual case here.
+#![allow(clippy::single_range_in_vec_init)]
+
 use super::*;
 use crate::config::LossReduction;
 use crate::data::Dataset;
