@@ -25,7 +25,8 @@
 //! ```text
 //! one thread, time on the processor      91–93 GFLOP/s    90–92 % of peak
 //! one thread, 2048×49152×576             86–90 GFLOP/s    85–88 %
-//! two threads, f32, wall clock         171–182 GFLOP/s    84–90 %
+//! two threads, f32, wall clock         171–182 GFLOP/s    84–90 %  (taken before depth blocks were whole
+//!                                                                 NF4 blocks; not repeated since)
 //! ```
 
 mod blocking;
