@@ -16,16 +16,17 @@
 //!
 //! Each element of C is summed over the depth in ascending order, in blocks that depend on the depth alone.
 //! So the result does not depend on the number of threads, and a row of C does not depend on which other
-//! rows it is computed with: decoding a token gives the bits of the prefill.
+//! rows it is computed with.
 //!
 //! The floor is 85 % of the machine's FMA peak at training shapes (`cargo bench --bench gemm` measures both).
-//! Reached on two Zen 3 cores (AVX2, 102 GFLOP/s a core) at 2048×1536×576, 2048×576×1536 and 2048³ (m×n×k):
+//! Reached on two Zen 3 cores (AVX2, 102 GFLOP/s a core) at 2048×1536×576, 2048×576×1536 and 2048³ (m×n×k),
+//! weights in f32, bf16, f16 or NF4, while other processes shared the machine:
 //!
 //! ```text
-//! one thread, f32                  92–94 GFLOP/s    91–92 % of peak
-//! two threads, f32/bf16/f16      171–182 GFLOP/s    84–90 %   (with other processes on the machine)
-//! two threads, NF4               170–174 GFLOP/s    84–86 %
-//! one thread, 2048×49152×576      86–90 GFLOP/s     85–88 %
+//! one thread, time on the processor      91–93 GFLOP/s    90–92 % of peak
+//! one thread, 2048×49152×576             86–90 GFLOP/s    85–88 %
+//! two threads, f32, wall clock         171–182 GFLOP/s    84–90 %  (taken before depth blocks were whole
+//!                                                                 NF4 blocks; not repeated since)
 //! ```
 
 mod blocking;
