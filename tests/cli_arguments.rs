@@ -75,7 +75,10 @@ fn problems_of_a_file_name_its_lines_and_nothing_is_written() {
     let path = file.to_str().unwrap();
     let outcome = medley(&["train", path]);
     assert_eq!(outcome.code, Some(2));
-    assert_eq!(outcome.stderr, format!("error: {path}:5: lora_rank: expected at least 1, got 0\n"));
+    assert_eq!(
+        outcome.stderr,
+        format!("error: {path}:5: lora_rank: expected a rank from 1 to 65536, got 0\n")
+    );
 
     // The command line mends what the file has wrong; notes come before the run.
     let mended = medley(&["train", path, "--lora_rank", "4", "--bf16"]);

@@ -164,8 +164,8 @@ fn wrong_types_and_ranges_say_what_was_expected_and_found() {
         problem("lora_rank: -1\n", ""),
         "c.yaml:1: lora_rank: expected a whole number of at least 0, got `-1`"
     );
-    assert_eq!(problem("lora_rank: 0\n", ""), "c.yaml:1: lora_rank: expected at least 1, got 0");
-    assert_eq!(problem("", "--lora_rank 0"), "--lora_rank: expected at least 1, got 0");
+    assert_eq!(problem("lora_rank: 0\n", ""), "c.yaml:1: lora_rank: expected a rank from 1 to 65536, got 0");
+    assert_eq!(problem("", "--lora_rank 0"), "--lora_rank: expected a rank from 1 to 65536, got 0");
     assert_eq!(problem("", "--do_sample=maybe"), "--do_sample: expected true or false, got `maybe`");
     assert_eq!(problem("", "--device gpu"), "--device: expected cpu, cuda, cuda:N or sim, got `gpu`");
     let weights = problem("task_weights: {qa: high}\n", "");

@@ -144,7 +144,7 @@ pub fn data_files(args: &DataArgs, split: Split) -> Result<Vec<DataFile>, DataEr
         let path = if in_dir.exists() { in_dir.clone() } else { file.clone() };
         if let Err(source) = std::fs::metadata(&path) {
             let hint = match file.is_relative() {
-                true => format!(" (looked there and at {})", in_dir.display()),
+                true => format!(" (looked there and, in dataset_dir, at {})", in_dir.display()),
                 false => String::new(),
             };
             return Err(DataError::Io { path, source, hint });
