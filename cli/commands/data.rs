@@ -2,7 +2,10 @@
 
 use anyhow::Result;
 use medley_model::template::Rendered;
-use medley_train::data::{LoadOptions, Split, Tasks, data_files, load_sft, read_conversations};
+use medley_train::config::Stage;
+use medley_train::data::{
+    LoadOptions, Split, Tasks, data_files, load_sft, read_conversations, read_documents,
+};
 use medley_train::trainer::setup;
 
 use crate::args::Settings;
@@ -19,6 +22,11 @@ fn options(settings: &Settings) -> LoadOptions {
 /// The first row that cannot be used, with file and line.
 pub fn check(settings: &Settings) -> Result<()> {
     let files = data_files(&settings.config.data, Split::Train)?;
+    if settings.config.train.stage == Stage::Pt {
+        let documents = read_documents(&files, &options(settings))?;
+        println!("{} documents in {} files can be used", documents.len(), files.len());
+        return Ok(());
+    }
     let rows = read_conversations(&files, &options(settings))?;
     println!("{} rows in {} files can be used", rows.len(), files.len());
     if settings.config.model.model_name_or_path.is_some() {

@@ -26,13 +26,12 @@ pub fn run(settings: &Settings) -> Result<()> {
     let folder = config.output.output_dir.as_deref().context("output_dir is not set")?;
     std::fs::create_dir_all(folder).with_context(|| format!("output_dir {}", folder.display()))?;
     let renderer = setup::renderer(config)?;
-    if evaluation_split(config) == Split::Train {
-        // With `val_size` too: its examples are chosen after the template, these rows before it.
+    if evaluation_split(config) == Split::Train && config.data.val_size == 0.0 {
         eprintln!(
             "note: no evaluation files are named (eval_data_files, eval_dataset): the training files are scored, all of them"
         );
     }
-    let conversations = conversations(config)?;
+    let conversations = conversations(config, &renderer)?;
     let model = setup::inference_model(config)?;
     let options = generate_options(
         &config.generate,

@@ -93,7 +93,7 @@ pub fn run(settings: &Settings) -> Result<()> {
     );
 
     let renderer = setup::renderer(&config)?;
-    let all = conversations(&config)?;
+    let all = conversations(&config, &renderer)?;
     let held_out: Vec<Conversation> =
         TASKS.iter().flat_map(|task| all.iter().filter(|c| c.task == *task).take(SCORED)).cloned().collect();
     println!("Before: scoring {SCORED} held-out examples of each task");

@@ -10,7 +10,7 @@ use medley_model::generate::{GenerateOptions, SamplingParams, generate};
 use medley_model::template::Renderer;
 use medley_tensor::io::write_atomic;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 /// A line of `generated_predictions.jsonl`.
@@ -48,14 +48,21 @@ pub fn generate_options(
     }
 }
 
-/// The conversations a configuration is scored on: its evaluation files, else its training files.
+/// The conversations a configuration is scored on: its evaluation files; where none are named, what
+/// `val_size` holds out of the training files, the same examples as in training; else all of them.
 ///
 /// # Errors
 /// The first row that cannot be read, with file and line.
-pub fn conversations(config: &TrainConfig) -> Result<Vec<Conversation>> {
+pub fn conversations(config: &TrainConfig, renderer: &Renderer) -> Result<Vec<Conversation>> {
     let options = LoadOptions { max_samples: config.data.max_samples, seed: setup::data_seed(config) };
-    let files = data_files(&config.data, evaluation_split(config))?;
-    Ok(read_conversations(&files, &options)?)
+    let split = evaluation_split(config);
+    let mut all = read_conversations(&data_files(&config.data, split)?, &options)?;
+    if split == Split::Train && config.data.val_size > 0.0 {
+        let (_, held_out) = setup::load_evaluation_data(config, Some(renderer), renderer.tokenizer())?;
+        let kept: HashSet<(&Path, u64)> = held_out.iter().map(|e| (e.file, e.line)).collect();
+        all.retain(|c| kept.contains(&(c.file.as_path(), c.line)));
+    }
+    Ok(all)
 }
 
 /// Evaluation files where any are named, else the training files.

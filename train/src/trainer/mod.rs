@@ -168,6 +168,13 @@ impl<'a> Trainer<'a> {
         let weighing = setup::weighing(&config.tasks, &data.tasks)?;
         let (model, lora) = setup::training_model(config)?;
         check_ids(&data, model.config().vocab_size, &folder)?;
+        let context = model.config().max_position_embeddings;
+        let longest = data.train.iter().map(|e| e.ids.len()).max().unwrap_or(0);
+        if longest > context {
+            sink.event(&Event::Warning(format!(
+                "the longest example has {longest} tokens, the model was made for {context}: a cutoff_len of {context} is safer"
+            )));
+        }
         let sampler = Sampler::new(
             &data.train.task_ids(),
             SamplerOptions {
