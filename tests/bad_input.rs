@@ -139,8 +139,8 @@ fn data_that_cannot_be_used_is_named_by_line() {
     refuse("d.jsonl", &bytes, &[&format!("./d.jsonl:{line}: invalid UTF-8 at byte {at} of the file")]);
     refuse("e.csv", b"instruction,output\n", &["./e.csv: expected a file of the kind .json or .jsonl"]);
     // The system's reason once, though errors are nested.
-    let missing =
-        "error: no_such.jsonl: No such file or directory (os error 2) (looked there and, in dataset_dir, at ./no_such.jsonl)";
+    let missing = "error: no_such.jsonl: No such file or directory (os error 2) \
+                   (looked there and, in dataset_dir, at ./no_such.jsonl)";
     let outcome = work.train("out", &["--data_files", "no_such.jsonl"]);
     assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(1), format!("{missing}\n").as_str()));
 }
