@@ -19,15 +19,9 @@
 //! rows it is computed with.
 //!
 //! The floor is 85 % of the machine's FMA peak at training shapes (`cargo bench --bench gemm` measures both).
-//! Reached on two Zen 3 cores (AVX2, 102 GFLOP/s a core) at 2048×1536×576, 2048×576×1536 and 2048³ (m×n×k),
-//! weights in f32, bf16, f16 or NF4, while other processes shared the machine:
-//!
-//! ```text
-//! one thread, time on the processor      91–93 GFLOP/s    90–92 % of peak
-//! one thread, 2048×49152×576             86–90 GFLOP/s    85–88 %
-//! two threads, f32, wall clock         171–182 GFLOP/s    84–90 %  (taken before depth blocks were whole
-//!                                                                 NF4 blocks; not repeated since)
-//! ```
+//! Reached on two Zen 3 cores (AVX2, 101 GFLOP/s a core measured), two threads, at 2048×576×1536,
+//! 2048×1536×576, 2048³ and 2048×49152×576 (m×n×k): 176–181 GFLOP/s, 87–90 % of peak, whether the weights
+//! are f32, bf16 or NF4. The `gemm` crate reaches 174–184 in f32 in the same run.
 
 mod blocking;
 mod micro;
