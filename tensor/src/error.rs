@@ -54,6 +54,36 @@ pub enum Error {
         /// Strides of the view, in elements.
         strides: Vec<usize>,
     },
+    /// A method that reads host memory was called on a tensor that lies on a GPU.
+    #[error("{op}: the tensor lies on {device}; copy it first: to_device(&Device::Cpu)")]
+    OnDevice {
+        /// The method that refused.
+        op: &'static str,
+        /// Where the tensor lies.
+        device: String,
+    },
+    /// Two tensors that do not lie on the same device.
+    #[error("{op}: a tensor on {expected} was expected, got one on {got}; move it with to_device")]
+    DeviceMismatch {
+        /// The op or method that refused.
+        op: &'static str,
+        /// Where the others lie.
+        expected: String,
+        /// Where this one lies.
+        got: String,
+    },
+    /// An op without a kernel for the device its inputs lie on.
+    #[error("{op}: there is no kernel for tensors on a GPU; copy them to the CPU with to_device")]
+    NoDeviceKernel {
+        /// The op.
+        op: &'static str,
+    },
+    /// Device memory is used up.
+    #[error("{0}")]
+    OutOfMemory(Box<crate::device::OutOfMemory>),
+    /// A GPU driver, real or simulated, refused.
+    #[error(transparent)]
+    Driver(#[from] crate::device::DriverError),
     /// Quantised data that does not fit its shape.
     #[error(transparent)]
     Quant(#[from] crate::quant::Error),

@@ -32,6 +32,11 @@ pub const CATEGORIES: [Category; 6] = [
 ];
 
 impl Category {
+    /// The category that buffers made on this thread are charged to now.
+    pub fn current() -> Self {
+        CURRENT.get()
+    }
+
     /// Lower-case name.
     pub fn name(self) -> &'static str {
         match self {

@@ -1,5 +1,6 @@
 //! Where elements are kept: owned vectors or ranges of mapped files.
 
+use crate::device::{CudaDevice, CudaNf4, DeviceBuffer};
 use crate::io::MappedFile;
 use crate::ledger::Charge;
 use crate::quant::Nf4Matrix;
@@ -139,10 +140,43 @@ impl CpuStorage {
     }
 }
 
-/// Where a tensor's elements live. The CUDA variant joins with the CUDA path.
+/// Elements in device memory.
 #[derive(Debug)]
-#[non_exhaustive]
+pub enum CudaStorage {
+    /// Elements of a plain dtype, one after another.
+    Plain {
+        /// The bytes.
+        buffer: DeviceBuffer,
+        /// What they are.
+        dtype: DType,
+    },
+    /// A matrix in NF4 blocks.
+    Nf4(CudaNf4),
+}
+
+impl CudaStorage {
+    /// The dtype of the elements.
+    pub fn dtype(&self) -> DType {
+        match self {
+            CudaStorage::Plain { dtype, .. } => *dtype,
+            CudaStorage::Nf4(_) => DType::Nf4,
+        }
+    }
+
+    /// The device they lie on.
+    pub fn device(&self) -> &CudaDevice {
+        match self {
+            CudaStorage::Plain { buffer, .. } => buffer.device(),
+            CudaStorage::Nf4(matrix) => matrix.device(),
+        }
+    }
+}
+
+/// Where a tensor's elements live.
+#[derive(Debug)]
 pub enum Storage {
     /// Host memory.
     Cpu(CpuStorage),
+    /// Device memory.
+    Cuda(CudaStorage),
 }

@@ -1,10 +1,13 @@
 //! The tensor: shared storage and a layout over it.
 
+mod device;
+
+use crate::device::Device;
 use crate::io::MappedFile;
 use crate::ledger::Charge;
 use crate::quant::Nf4Matrix;
 use crate::storage::{Buffer, CpuStorage, Storage};
-use crate::{DType, Device, Element, Error, Layout, Result};
+use crate::{DType, Element, Error, Layout, Result};
 use std::sync::Arc;
 
 /// An n-dimensional array. Cloning shares the storage; values do not change once a tensor is
@@ -114,13 +117,9 @@ impl Tensor {
 
     /// The element type.
     pub fn dtype(&self) -> DType {
-        self.cpu().dtype()
-    }
-
-    /// Where the elements live.
-    pub fn device(&self) -> Device {
-        match *self.storage {
-            Storage::Cpu(_) => Device::Cpu,
+        match &*self.storage {
+            Storage::Cpu(s) => s.dtype(),
+            Storage::Cuda(s) => s.dtype(),
         }
     }
 
@@ -131,20 +130,24 @@ impl Tensor {
 
     /// True when the elements are used in place from a mapped file.
     pub fn is_mapped(&self) -> bool {
-        self.cpu().is_mapped()
+        matches!(&*self.storage, Storage::Cpu(s) if s.is_mapped())
     }
 
-    /// The storage in host memory.
-    pub fn cpu(&self) -> &CpuStorage {
+    /// The storage in host memory, for method `op` of the caller.
+    ///
+    /// # Errors
+    /// [`Error::OnDevice`] when the elements lie on a GPU.
+    pub fn cpu(&self, op: &'static str) -> Result<&CpuStorage> {
         match &*self.storage {
-            Storage::Cpu(s) => s,
+            Storage::Cpu(s) => Ok(s),
+            Storage::Cuda(s) => Err(Error::OnDevice { op, device: s.device().name().to_string() }),
         }
     }
 
-    /// The NF4 matrix, when that is what the tensor holds.
+    /// The NF4 matrix, when that is what the tensor holds in host memory.
     pub fn nf4(&self) -> Option<&Nf4Matrix> {
-        match self.cpu() {
-            CpuStorage::Nf4 { matrix, .. } => Some(matrix),
+        match &*self.storage {
+            Storage::Cpu(CpuStorage::Nf4 { matrix, .. }) => Some(matrix),
             _ => None,
         }
     }
@@ -152,9 +155,9 @@ impl Tensor {
     /// The whole storage, for kernels that walk strides themselves (with [`Tensor::layout`]).
     ///
     /// # Errors
-    /// When the dtype is not `T`'s.
+    /// When the dtype is not `T`'s or the elements lie on a GPU.
     pub fn storage_slice<T: Element>(&self) -> Result<&[T]> {
-        T::unwrap(self.cpu())
+        T::unwrap(self.cpu("storage_slice")?)
             .map(Buffer::as_slice)
             .ok_or_else(|| Error::dtype("storage_slice", T::DTYPE.name(), self.dtype()))
     }
@@ -162,7 +165,7 @@ impl Tensor {
     /// The elements in row-major order, without copying.
     ///
     /// # Errors
-    /// When the dtype is not `T`'s or the view is not contiguous.
+    /// When the dtype is not `T`'s, the view is not contiguous, or the elements lie on a GPU.
     pub fn as_slice<T: Element>(&self) -> Result<&[T]> {
         let all = self.storage_slice::<T>()?;
         if !self.is_contiguous() {
@@ -178,7 +181,7 @@ impl Tensor {
     /// The elements, to be written. Copies first when the storage is shared, mapped or a view.
     ///
     /// # Errors
-    /// When the dtype is not `T`'s.
+    /// When the dtype is not `T`'s or the elements lie on a GPU.
     pub fn as_mut_slice<T: Element>(&mut self) -> Result<&mut [T]> {
         let whole = self.is_contiguous() && self.numel() == self.storage_slice::<T>()?.len();
         if Arc::get_mut(&mut self.storage).is_none() || !whole {
@@ -189,12 +192,13 @@ impl Tensor {
         Arc::get_mut(&mut self.storage)
             .and_then(|s| match s {
                 Storage::Cpu(s) => T::unwrap_mut(s),
+                Storage::Cuda(_) => None,
             })
             .map(Buffer::as_mut_slice)
             .ok_or_else(|| Error::dtype("as_mut_slice", T::DTYPE.name(), dtype))
     }
 
-    /// The only element.
+    /// The only element; from a GPU it is copied, after all work before.
     ///
     /// # Errors
     /// When there is not exactly one, or it is not a float.
@@ -205,12 +209,15 @@ impl Tensor {
         }
     }
 
-    /// The elements widened to f32, in row-major order, whatever the float dtype and layout.
+    /// The elements widened to f32, in row-major order, whatever the float dtype, layout and device.
     ///
     /// # Errors
-    /// For integer dtypes.
+    /// For integer dtypes, and when a kernel before failed.
     pub fn to_vec_f32(&self) -> Result<Vec<f32>> {
-        match self.cpu() {
+        if self.cuda_device().is_some() {
+            return self.to_device(&Device::Cpu)?.to_vec_f32();
+        }
+        match self.cpu("to_vec_f32")? {
             CpuStorage::F32(_) => self.gather::<f32>(),
             CpuStorage::F16(_) => Ok(self.gather::<half::f16>()?.into_iter().map(f32::from).collect()),
             CpuStorage::BF16(_) => Ok(self.gather::<half::bf16>()?.into_iter().map(f32::from).collect()),
@@ -239,6 +246,9 @@ impl Tensor {
     pub fn contiguous(&self) -> Result<Tensor> {
         if self.is_contiguous() {
             return Ok(self.clone());
+        }
+        if let Some(device) = self.cuda_device() {
+            return self.contiguous_on(device);
         }
         let shape = self.shape();
         match self.dtype() {
@@ -309,11 +319,12 @@ impl Tensor {
     /// A copy in another plain float dtype (round to nearest even), or this tensor if it has it.
     ///
     /// # Errors
-    /// For integer dtypes and for NF4 as the target.
+    /// For integer dtypes, for NF4 as the target, and on a GPU, where `kernels::cuda::cast` does it.
     pub fn to_dtype(&self, dtype: DType) -> Result<Tensor> {
         if dtype == self.dtype() {
             return Ok(self.clone());
         }
+        self.cpu("to_dtype")?;
         let shape = self.shape();
         match dtype {
             DType::F32 => Tensor::from_vec(self.to_vec_f32()?, shape),

@@ -21,7 +21,7 @@ pub(crate) fn matrix<'a>(op: &'static str, t: &'a Tensor) -> Result<MatRef<'a>> 
     };
     // An empty view may start past the end of its storage.
     let start = if t.numel() == 0 { 0 } else { t.offset() };
-    let data = match t.cpu() {
+    let data = match t.cpu(op)? {
         CpuStorage::F32(b) => MatData::F32(&b.as_slice()[start..]),
         CpuStorage::BF16(b) => MatData::Bf16(&b.as_slice()[start..]),
         CpuStorage::F16(b) => MatData::F16(&b.as_slice()[start..]),
