@@ -3,6 +3,7 @@
 //! [`cpu`] for the parts that their CPU kernels share.
 
 pub mod cpu;
+pub mod cuda;
 pub mod ops;
 pub mod updates;
 
