@@ -9,7 +9,10 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+mod assemble;
 mod compile;
+mod occupancy;
+mod table;
 
 /// What the tool is asked to do; printed by `--help`.
 const USAGE: &str = "\
@@ -18,7 +21,10 @@ Usage: cargo run --release -p medley-kernels --features nvrtc --bin build-ptx [-
 Compiles every .cu under kernels/src and tensor/src (or the files named) with NVRTC 12.4 and writes each .ptx
 beside its source.
 
-  --check          write nothing; fail when a checked-in .ptx is not what its source compiles to
+  --assemble       in place of compiling: assemble every checked-in .ptx with ptxas for sm_80, sm_86, sm_89 and
+                   sm_90, and write registers, spills and occupancy to docs/gpu/ptxas.md; a kernel that spills
+                   without a reason in kernels/toolkit/kernels.txt is an error
+  --check          write nothing; fail when what is checked in differs
   --toolkit DIR    the folder made by kernels/toolkit/fetch.sh (default: .cache/cuda of the workspace)
   --help           print this";
 
@@ -59,6 +65,52 @@ enum Error {
         /// NVRTC's log.
         log: String,
     },
+    /// PTX that ptxas refuses.
+    #[error("ptxas refuses {} for {arch}:\n{log}", file.display())]
+    Assemble {
+        /// The PTX.
+        file: PathBuf,
+        /// The architecture.
+        arch: &'static str,
+        /// What ptxas says.
+        log: String,
+    },
+    /// A report of ptxas that is not in its usual form.
+    #[error("the report of ptxas on {} for {arch} lacks a kernel's registers (it must be 12.4):\n{report}", file.display())]
+    Report {
+        /// The PTX.
+        file: PathBuf,
+        /// The architecture.
+        arch: &'static str,
+        /// The report.
+        report: String,
+    },
+    /// A line of `kernels/toolkit/kernels.txt`.
+    #[error("{}:{line}: want `shared PATTERN BYTES` or `spills PATTERN REASON`, not `{text}`", file.display())]
+    Notes {
+        /// The file.
+        file: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What it says.
+        text: String,
+    },
+    /// Kernels that may not be as they are.
+    #[error("{}", faults.join("\n"))]
+    Kernels {
+        /// A line each.
+        faults: Vec<String>,
+    },
+    /// `--assemble --check` found another table.
+    #[error(
+        "{} is not what ptxas makes of the PTX; it differs first in\n  {line}\nrun build-ptx --assemble and commit \
+         the result",
+        table::TABLE
+    )]
+    Table {
+        /// The first line of the new table that the old one lacks.
+        line: String,
+    },
     /// `--check` found differences.
     #[error(
         "not what their sources compile to:\n{}\nrun build-ptx without --check and commit the result",
@@ -92,6 +144,7 @@ fn main() -> ExitCode {
 #[derive(Debug, PartialEq)]
 struct Plan {
     check: bool,
+    assemble: bool,
     help: bool,
     toolkit: PathBuf,
     files: Vec<PathBuf>,
@@ -99,12 +152,18 @@ struct Plan {
 
 impl Plan {
     fn parse(args: &[OsString], root: &Path) -> Result<Plan> {
-        let mut plan =
-            Plan { check: false, help: false, toolkit: root.join(".cache/cuda"), files: Vec::new() };
+        let mut plan = Plan {
+            check: false,
+            assemble: false,
+            help: false,
+            toolkit: root.join(".cache/cuda"),
+            files: Vec::new(),
+        };
         let mut args = args.iter();
         while let Some(arg) = args.next() {
             match arg.to_str() {
                 Some("--check") => plan.check = true,
+                Some("--assemble") => plan.assemble = true,
                 Some("--help" | "-h") => plan.help = true,
                 Some("--toolkit") => match args.next() {
                     Some(folder) => plan.toolkit = absolute(Path::new(folder))?,
@@ -119,6 +178,9 @@ impl Plan {
         if let Some(file) = plan.files.iter().find(|file| file.extension() != Some("cu".as_ref())) {
             return Err(Error::Usage(format!("{} is not a .cu file", file.display())));
         }
+        if plan.assemble && !plan.files.is_empty() {
+            return Err(Error::Usage("--assemble takes every checked-in .ptx: name no files".into()));
+        }
         Ok(plan)
     }
 }
@@ -128,6 +190,9 @@ fn run(args: Vec<OsString>) -> Result<String> {
     let plan = Plan::parse(&args, &root)?;
     if plan.help {
         return Ok(USAGE.to_owned());
+    }
+    if plan.assemble {
+        return assemble_all(&root, &plan);
     }
     if compile::library(&plan.toolkit).is_file()
         && let Some(paths) =
@@ -161,6 +226,41 @@ fn run(args: Vec<OsString>) -> Result<String> {
     }
     changed.insert(0, format!("{total} sources compiled, {} PTX files written", changed.len()));
     Ok(changed.join("\n"))
+}
+
+/// Assembles every PTX file and writes the table, or compares it with the one checked in.
+fn assemble_all(root: &Path, plan: &Plan) -> Result<String> {
+    let ptxas = assemble::ptxas(&plan.toolkit)?;
+    let notes = table::Notes::read(&root.join(table::NOTES))?;
+    let files = kernel_files(root, "ptx")?;
+    let jobs: Vec<_> =
+        files.iter().flat_map(|file| occupancy::ARCHS.iter().map(move |arch| (file, arch))).collect();
+    let mut resources =
+        in_parallel(&jobs, |(file, arch)| assemble::assemble(&ptxas, file, arch))?.into_iter();
+    let mut assembled = Vec::new();
+    for file in &files {
+        assembled.push(table::Assembled {
+            file: relative(file, root),
+            entries: assemble::entries(file)?,
+            resources: resources.by_ref().take(occupancy::ARCHS.len()).collect(),
+        });
+    }
+    let new = table::render(&assembled, &notes)?;
+    let target = root.join(table::TABLE);
+    if plan.check {
+        let old = read(&target)?;
+        if old == new {
+            return Ok(format!("{} is what ptxas makes of {} PTX files", table::TABLE, files.len()));
+        }
+        let known: std::collections::HashSet<&str> = old.lines().collect();
+        let line =
+            new.lines().find(|line| !known.contains(line)).unwrap_or("a line that went away").to_owned();
+        return Err(Error::Table { line });
+    }
+    let io = |source| Error::Io { file: target.clone(), source };
+    std::fs::create_dir_all(target.parent().unwrap_or(root)).map_err(io)?;
+    std::fs::write(&target, new).map_err(io)?;
+    Ok(format!("{} PTX files assembled; {} written", files.len(), table::TABLE))
 }
 
 /// PTX files in the kernels' folders that no source makes.
@@ -260,9 +360,17 @@ mod tests {
         let found = plan(&["--check", "--toolkit", "/t", "/w/a.cu"]).unwrap();
         assert_eq!(
             found,
-            Plan { check: true, help: false, toolkit: "/t".into(), files: vec!["/w/a.cu".into()] }
+            Plan {
+                check: true,
+                assemble: false,
+                help: false,
+                toolkit: "/t".into(),
+                files: vec!["/w/a.cu".into()]
+            }
         );
         assert_eq!(plan(&[]).unwrap().toolkit, Path::new("/w/.cache/cuda"));
+        assert!(plan(&["--assemble"]).unwrap().assemble);
+        assert!(plan(&["--assemble", "a.cu"]).unwrap_err().to_string().contains("name no files"));
         assert!(plan(&["--chek"]).unwrap_err().to_string().contains("--chek"));
         assert!(plan(&["--toolkit"]).unwrap_err().to_string().contains("wants a folder"));
         assert!(plan(&["kernel.ptx"]).unwrap_err().to_string().contains("kernel.ptx is not a .cu file"));
