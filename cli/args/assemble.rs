@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use medley_train::config::{ConfigError, TrainConfig};
+use medley_train::config::{ConfigError, Device, TrainConfig};
 use serde_json::{Map, Value};
 
 use super::coerce::coerce;
@@ -150,7 +150,23 @@ impl Gathered {
         settings.validate().map_err(|ConfigError { key, problem }| {
             UsageError::new(format!("{}: {problem}", self.place(key)))
         })?;
+        self.note_half_precision(&settings);
         Ok(Assembled { settings, notes: self.notes })
+    }
+
+    /// Whoever asks for half precision should know when the device has none.
+    fn note_half_precision(&mut self, settings: &Settings) {
+        let run = &settings.config.run;
+        if run.device.resolved() != Device::Cpu {
+            return;
+        }
+        for (name, on) in [("bf16", run.bf16), ("fp16", run.fp16)] {
+            if let (true, Some(origin)) = (on, self.origins.get(name)) {
+                self.notes.push(format!(
+                    "{origin}: {name} has no effect here: the CPU computes in f32, whatever dtype the weights are stored in"
+                ));
+            }
+        }
     }
 
     /// Where an option was written, with its name; a default has no place.

@@ -8,7 +8,7 @@ use medley_autograd::Param;
 use medley_tensor::io::{SafetensorsWriter, StoredDType, TensorSpec, WeightFiles, write_atomic};
 use medley_tensor::ledger::{self, Category};
 use medley_tensor::rng::Philox;
-use medley_tensor::{DType, Tensor};
+use medley_tensor::{DType, Device, Tensor};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -80,6 +80,7 @@ impl Llama {
             }
         }
         let _scope = ledger::scope(Category::Adapters);
+        let placement = self.placement().clone();
         for p in self.blocks_mut()? {
             let wanted = match &config.targets {
                 Targets::All => true,
@@ -94,8 +95,8 @@ impl Llama {
             let mut rng = Philox::new(seed, 0x4C6F_5241 << 32 | p.index);
             let a = (0..r * input).map(|_| (2.0 * rng.uniform_f32() - 1.0) * bound).collect::<Vec<f32>>();
             p.lora = Some(Lora {
-                a: Param::new(name_a, Tensor::from_vec(a, &[r, input])?)?,
-                b: Param::new(name_b, Tensor::zeros(&[out, r], DType::F32)?)?,
+                a: Param::new(name_a, placement.trained(Tensor::from_vec(a, &[r, input])?)?)?,
+                b: Param::new(name_b, placement.trained(Tensor::zeros(&[out, r], DType::F32)?)?)?,
                 scale: config.scale(),
                 dropout: config.dropout as f32,
             });
@@ -130,6 +131,7 @@ impl Llama {
             Ok(Tensor::from_vec(mapped.to_vec_f32()?, &info.shape)?)
         };
         let mut found = 0;
+        let placement = self.placement().clone();
         for p in self.blocks_mut()? {
             let (name_a, name_b) = names(p);
             if files.get(&name_a).is_none() && files.get(&name_b).is_none() {
@@ -148,8 +150,8 @@ impl Llama {
             }
             found += 2;
             p.lora = Some(Lora {
-                a: Param::new(name_a, a)?,
-                b: Param::new(name_b, b)?,
+                a: Param::new(name_a, placement.trained(a)?)?,
+                b: Param::new(name_b, placement.trained(b)?)?,
                 scale: config.scale(),
                 dropout: config.dropout as f32,
             });
@@ -185,8 +187,8 @@ impl Llama {
         for p in self.projections() {
             if let Some(lora) = &p.lora {
                 let (name_a, name_b) = names(p);
-                tensors.push((name_a, lora.a.value()));
-                tensors.push((name_b, lora.b.value()));
+                tensors.push((name_a, lora.a.value().to_device(&Device::Cpu)?));
+                tensors.push((name_b, lora.b.value().to_device(&Device::Cpu)?));
                 if !kinds.contains(&p.kind()) {
                     kinds.push(p.kind());
                 }

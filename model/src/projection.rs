@@ -4,7 +4,7 @@
 use medley_autograd::{Param, Var};
 use medley_kernels::ops::Linear;
 use medley_kernels::ops::lora_linear::{Dropout, LoraLinear};
-use medley_tensor::{Result, Tensor};
+use medley_tensor::{Device, Result, Tensor};
 use std::sync::Arc;
 
 /// A weight, used in place or trained in f32.
@@ -125,7 +125,7 @@ impl Projection {
         if let Some(lora) = &self.lora {
             use medley_kernels::cpu::gemm::{MatData, MatMut, MatRef, gemm};
             let (out, input) = self.size();
-            let (a, b) = (lora.a.value(), lora.b.value());
+            let (a, b) = (lora.a.value().to_device(&Device::Cpu)?, lora.b.value().to_device(&Device::Cpu)?);
             let r = a.shape()[0];
             let b = MatRef::row_major(MatData::F32(b.as_slice()?), out, r)?;
             let a = MatRef::row_major(MatData::F32(a.as_slice()?), r, input)?;

@@ -1,5 +1,6 @@
 //! Weights from a Hugging Face folder, by memory map.
 
+use crate::placement::Placement;
 use crate::projection::Weight;
 use crate::{Error, Result};
 use medley_autograd::Param;
@@ -39,6 +40,7 @@ enum Source {
 pub struct WeightReader {
     source: Source,
     storage: BaseStorage,
+    placement: Placement,
     next_index: Cell<u64>,
 }
 
@@ -49,14 +51,26 @@ impl WeightReader {
     /// When there are no weights or a file is damaged.
     pub fn open(folder: &Path, storage: BaseStorage) -> Result<Self> {
         let source = Source::Files(WeightFiles::open_folder(folder)?);
-        Ok(WeightReader { source, storage, next_index: Cell::new(0) })
+        Ok(WeightReader { source, storage, placement: Placement::default(), next_index: Cell::new(0) })
     }
 
     /// Fresh weights to train from scratch, as transformers initialises LLaMA: matrices normal
     /// with standard deviation `std`, norms one, biases zero. Each depends on its name and `seed`.
     pub fn random(seed: u64, std: f32) -> Self {
         let source = Source::Random { seed, std };
-        WeightReader { source, storage: BaseStorage::Trainable, next_index: Cell::new(0) }
+        let (storage, placement) = (BaseStorage::Trainable, Placement::default());
+        WeightReader { source, storage, placement, next_index: Cell::new(0) }
+    }
+
+    /// The same weights, handed out on another device; on the CPU unless this is called.
+    #[must_use]
+    pub fn on(self, placement: Placement) -> Self {
+        WeightReader { placement, ..self }
+    }
+
+    /// Where the weights are handed out.
+    pub fn placement(&self) -> &Placement {
+        &self.placement
     }
 
     /// The tensor as the file has it, without copying.
@@ -83,22 +97,30 @@ impl WeightReader {
         Ok(tensor)
     }
 
+    /// The dtype the file keeps a tensor in; f32 for fresh weights.
+    pub(crate) fn stored_dtype(&self, name: &str) -> Result<DType> {
+        match &self.source {
+            Source::Files(files) => Ok(files.tensor(name)?.dtype()),
+            Source::Random { .. } => Ok(DType::F32),
+        }
+    }
+
     /// A vector or embedding: never quantised.
     pub(crate) fn plain(&self, name: &str, shape: &[usize]) -> Result<Weight> {
         let tensor = self.tensor(name, shape)?;
         if self.storage == BaseStorage::Trainable {
             return self.trainable(name, &tensor);
         }
-        Ok(Weight::Frozen(tensor))
+        self.frozen(tensor)
     }
 
     /// A linear layer's weight `[out, in]`: quantised when the base is.
     pub(crate) fn linear(&self, name: &str, out: usize, input: usize) -> Result<Weight> {
         let tensor = self.tensor(name, &[out, input])?;
         match self.storage {
-            BaseStorage::Mapped => Ok(Weight::Frozen(tensor)),
+            BaseStorage::Mapped => self.frozen(tensor),
             // Quantised in the file already: used as it is.
-            BaseStorage::Nf4 { .. } if tensor.dtype() == DType::Nf4 => Ok(Weight::Frozen(tensor)),
+            BaseStorage::Nf4 { .. } if tensor.dtype() == DType::Nf4 => self.frozen(tensor),
             BaseStorage::Trainable => self.trainable(name, &tensor),
             BaseStorage::Nf4 { double_quantization } => {
                 let _scope = ledger::scope(Category::Weights);
@@ -112,7 +134,7 @@ impl WeightReader {
                             Source::Random { .. } => medley_tensor::Error::from(e).into(),
                         }
                     })?;
-                Ok(Weight::Frozen(Tensor::from_nf4(matrix)))
+                self.frozen(Tensor::from_nf4(matrix))
             }
         }
     }
@@ -120,7 +142,12 @@ impl WeightReader {
     fn trainable(&self, name: &str, tensor: &Tensor) -> Result<Weight> {
         let _scope = ledger::scope(Category::Weights);
         let value = Tensor::from_vec(tensor.to_vec_f32()?, tensor.shape())?;
-        Ok(Weight::Trainable(Param::new(name, value)?))
+        Ok(Weight::Trainable(Param::new(name, self.placement.trained(value)?)?))
+    }
+
+    fn frozen(&self, tensor: Tensor) -> Result<Weight> {
+        let _scope = ledger::scope(Category::Weights);
+        Ok(Weight::Frozen(self.placement.frozen(tensor)?))
     }
 
     /// Numbers the projections in reading order.

@@ -65,6 +65,7 @@ warmup_ratio: 0.1
 bf16: true
 ddp_timeout: 180000000
 resume_from_checkpoint: null
+device: cpu
 
 ### eval
 # eval_dataset: alpaca_en_demo
@@ -82,7 +83,7 @@ resume_from_checkpoint: null
     assert_eq!(config.train.resume_from_checkpoint, Resume::No);
     assert_eq!(config.lora.lora_target, LoraTarget::All);
     let noted =
-        ["trust_remote_code", "preprocessing_num_workers", "dataloader_num_workers", "bf16", "ddp_timeout"];
+        ["trust_remote_code", "preprocessing_num_workers", "dataloader_num_workers", "ddp_timeout", "bf16"];
     assert_eq!(assembled.notes.len(), noted.len(), "{:?}", assembled.notes);
     for (note, name) in assembled.notes.iter().zip(noted) {
         assert!(note.contains(&format!("{name} has no effect here: ")), "{note}");
@@ -95,7 +96,7 @@ fn the_articles_command_runs() {
     let words = "--stage sft --model_name_or_path DIR --do_train --dataset_dir ./datasets/ \
         --data_files qa.jsonl,summarization.jsonl,classification.jsonl --template llama2 --finetuning_type lora \
         --lora_rank 64 --lora_alpha 16 --output_dir ./outputs/multitask_v1 --per_device_train_batch_size 4 \
-        --gradient_accumulation_steps 8 --learning_rate 1e-4 --num_train_epochs 3.0 --fp16 --plot_loss";
+        --gradient_accumulation_steps 8 --learning_rate 1e-4 --num_train_epochs 3.0 --fp16 --plot_loss --device cpu";
     let assembled = assemble_text(Cmd::Train, "", words).unwrap();
     let config = assembled.settings.config;
     assert_eq!(config.data.data_files.len(), 3);
@@ -103,6 +104,10 @@ fn the_articles_command_runs() {
     assert_eq!(config.train.gradient_accumulation_steps, 8);
     assert_eq!(assembled.notes.len(), 1);
     assert!(assembled.notes[0].starts_with("--fp16: fp16 has no effect here"), "{}", assembled.notes[0]);
+    let on_sim = assemble_text(Cmd::Train, "", &words.replace("--device cpu", "--device sim")).unwrap();
+    assert!(on_sim.notes.is_empty() && on_sim.settings.config.run.fp16, "{:?}", on_sim.notes);
+    let both = assemble_text(Cmd::Train, "", &format!("{words} --bf16")).unwrap_err();
+    assert!(both.to_string().contains("bf16 is set too"), "{both}");
 }
 
 #[test]
@@ -167,7 +172,7 @@ fn wrong_types_and_ranges_say_what_was_expected_and_found() {
     assert_eq!(problem("lora_rank: 0\n", ""), "c.yaml:1: lora_rank: expected a rank from 1 to 65536, got 0");
     assert_eq!(problem("", "--lora_rank 0"), "--lora_rank: expected a rank from 1 to 65536, got 0");
     assert_eq!(problem("", "--do_sample=maybe"), "--do_sample: expected true or false, got `maybe`");
-    assert_eq!(problem("", "--device gpu"), "--device: expected cpu, cuda, cuda:N or sim, got `gpu`");
+    assert_eq!(problem("", "--device gpu"), "--device: expected auto, cpu, cuda, cuda:N or sim, got `gpu`");
     let weights = problem("task_weights: {qa: high}\n", "");
     assert_eq!(
         weights,

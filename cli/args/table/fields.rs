@@ -234,7 +234,10 @@ const SEEDED: &[Cmd] = &[Train, Eval, Predict, Generate, Chat, Quickstart];
 pub const RUN: &[Opt] = &[
     Opt::field(Section::Run, "seed", Int, "seed of initialisation, dropout and sampling").on(SEEDED),
     Opt::field(Section::Run, "data_seed", Int, "seed of the order of examples; unset: seed").on(SCORES),
-    Opt::field(Section::Run, "device", Text, "where to compute: cpu").on(RUNS_MODEL),
+    Opt::field(Section::Run, "device", Text, "cpu, cuda, cuda:N, or sim (a simulated GPU); unset: a GPU if there is one")
+        .on(RUNS_MODEL),
+    Opt::field(Section::Run, "bf16", Flag, "compute in bfloat16 on the GPU").on(RUNS_MODEL),
+    Opt::field(Section::Run, "fp16", Flag, "compute in half precision on the GPU, with loss scaling").on(RUNS_MODEL),
     Opt::field(Section::Run, "num_threads", Int, "CPU threads; unset: one a core")
         .on(&[Train, Eval, Predict, Generate, Chat, Export, Convert, Logits, Quickstart]),
 ];

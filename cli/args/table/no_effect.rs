@@ -2,7 +2,7 @@
 
 use super::super::option::Opt;
 
-const F32_ON_CPU: &str = "the CPU computes in f32, whatever dtype the weights are stored in";
+const ONE_DTYPE: &str = "bf16 and fp16 say how the GPU computes, for evaluation too; the CPU computes in f32";
 const NO_PREPROCESSING: &str =
     "files are memory-mapped and tokenised once at the start; there is no cache to manage";
 const NO_LOADER: &str = "batches are cut from tokens in memory; there are no loader processes";
@@ -18,17 +18,15 @@ const NO_PROFILER: &str = "it configures torch's profiler";
 const FEATURE_OFF: &str = "it configures a feature that is not available and is off";
 
 pub const NO_EFFECT: &[Opt] = &[
-    Opt::no_effect("bf16", F32_ON_CPU),
-    Opt::no_effect("fp16", F32_ON_CPU),
-    Opt::no_effect("pure_bf16", F32_ON_CPU),
-    Opt::no_effect("tf32", F32_ON_CPU),
-    Opt::no_effect("bf16_full_eval", F32_ON_CPU),
-    Opt::no_effect("fp16_full_eval", F32_ON_CPU),
-    Opt::no_effect("fp16_opt_level", F32_ON_CPU),
-    Opt::no_effect("fp16_backend", F32_ON_CPU),
-    Opt::no_effect("half_precision_backend", F32_ON_CPU),
-    Opt::no_effect("infer_dtype", F32_ON_CPU),
-    Opt::no_effect("compute_dtype", F32_ON_CPU),
+    Opt::no_effect("pure_bf16", "trained weights stay in f32; bf16: true says how the GPU computes"),
+    Opt::no_effect("tf32", "f32 products are computed in f32"),
+    Opt::no_effect("bf16_full_eval", ONE_DTYPE),
+    Opt::no_effect("fp16_full_eval", ONE_DTYPE),
+    Opt::no_effect("fp16_opt_level", ONE_DTYPE),
+    Opt::no_effect("fp16_backend", ONE_DTYPE),
+    Opt::no_effect("half_precision_backend", ONE_DTYPE),
+    Opt::no_effect("infer_dtype", ONE_DTYPE),
+    Opt::no_effect("compute_dtype", ONE_DTYPE),
     Opt::no_effect("upcast_layernorm", "norms are always computed in f32"),
     Opt::no_effect("upcast_lmhead_output", "logits are always computed in f32"),
     Opt::no_effect("flash_attn", FUSED),
@@ -47,9 +45,9 @@ pub const NO_EFFECT: &[Opt] = &[
     Opt::no_effect("low_cpu_mem_usage", "weights are memory-mapped and never copied"),
     Opt::no_effect("device_map", "device says where tensors live"),
     Opt::no_effect("quantization_device_map", "device says where tensors live"),
-    Opt::no_effect("use_cpu", "device says where tensors live; it is cpu unless set"),
-    Opt::no_effect("no_cuda", "device says where tensors live; it is cpu unless set"),
-    Opt::no_effect("use_mps_device", "device says where tensors live; it is cpu unless set"),
+    Opt::no_effect("use_cpu", "device says where tensors live; unset, it is the GPU where there is one"),
+    Opt::no_effect("no_cuda", "device says where tensors live; unset, it is the GPU where there is one"),
+    Opt::no_effect("use_mps_device", "device says where tensors live; unset, it is the GPU where there is one"),
     Opt::no_effect("offload_folder", "weights are memory-mapped, so the system pages them in and out itself"),
     Opt::no_effect("use_fast_tokenizer", "tokenizer.json is read by the one (fast) tokenizer there is"),
     Opt::no_effect("trust_remote_code", "no code of a model folder is ever run"),

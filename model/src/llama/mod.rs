@@ -5,6 +5,7 @@ mod block;
 mod tests;
 
 use crate::config::ModelConfig;
+use crate::placement::Placement;
 use crate::projection::{Pass, Projection, Weight};
 use crate::rope::Rope;
 use crate::weights::{BaseStorage, WeightReader};
@@ -49,6 +50,9 @@ pub struct Labels {
     pub targets: Arc<[u32]>,
     /// The weight of each in the loss.
     pub weights: Arc<[f32]>,
+    /// The gradient that will reach the loss: 1, or the factor of loss scaling. The gradients of the hidden
+    /// states are formed with it, so that f16 does not round them to zero.
+    pub loss_scale: f32,
 }
 
 /// A LLaMA-architecture causal language model.
@@ -60,6 +64,7 @@ pub struct Llama {
     /// `None` when tied to the embedding.
     lm_head: Option<Weight>,
     rope: Rope,
+    placement: Placement,
 }
 
 /// Computes attention for layer `.0` from rotated queries and keys and from values.
@@ -71,18 +76,26 @@ impl Llama {
     /// # Errors
     /// When the folder, its config or a weight is missing, damaged or of the wrong shape.
     pub fn open(folder: &Path, storage: BaseStorage) -> Result<Self> {
+        Self::open_on(folder, storage, Placement::default())
+    }
+
+    /// As [`Llama::open`], with the weights on a device.
+    ///
+    /// # Errors
+    /// As [`Llama::open`]; when device memory runs out.
+    pub fn open_on(folder: &Path, storage: BaseStorage, placement: Placement) -> Result<Self> {
         let config = ModelConfig::from_folder(folder)?;
-        let reader = WeightReader::open(folder, storage)?;
+        let reader = WeightReader::open(folder, storage)?.on(placement);
         Self::build(config, &reader)
     }
 
     /// A model of `config` with fresh weights, everything trained.
     ///
     /// # Errors
-    /// None in practice; those of the tensor layer.
-    pub fn from_scratch(config: ModelConfig, seed: u64) -> Result<Self> {
+    /// When device memory runs out.
+    pub fn from_scratch(config: ModelConfig, seed: u64, placement: Placement) -> Result<Self> {
         let std = config.raw.get("initializer_range").and_then(serde_json::Value::as_f64).unwrap_or(0.02);
-        Self::build(config, &WeightReader::random(seed, std as f32))
+        Self::build(config, &WeightReader::random(seed, std as f32).on(placement))
     }
 
     /// Builds the model of `config` from the weights of `reader`.
@@ -93,7 +106,7 @@ impl Llama {
         let (vocab, hidden) = (config.vocab_size, config.hidden_size);
         let embed_tokens = reader.plain("model.embed_tokens.weight", &[vocab, hidden])?;
         if !config.raw.contains_key("dtype") && !config.raw.contains_key("torch_dtype") {
-            config.dtype = embed_tokens.tensor().dtype();
+            config.dtype = reader.stored_dtype("model.embed_tokens.weight")?;
         }
         let layers = (0..config.num_hidden_layers)
             .map(|i| Block::read(&config, i, reader).map(Arc::new))
@@ -105,12 +118,18 @@ impl Llama {
             Some(reader.plain("lm_head.weight", &[vocab, hidden])?)
         };
         let rope = Rope::new(config.rope_theta, config.head_dim, config.rope_scaling.clone());
-        Ok(Llama { config, embed_tokens, layers, norm, lm_head, rope })
+        let placement = reader.placement().clone();
+        Ok(Llama { config, embed_tokens, layers, norm, lm_head, rope, placement })
     }
 
     /// What the model looks like.
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// Where the weights live.
+    pub fn placement(&self) -> &Placement {
+        &self.placement
     }
 
     /// Every linear layer of every block, in order.
@@ -179,7 +198,7 @@ impl Llama {
                 q.attention(Attention { cu_seqlens: cu_seqlens.clone(), scale, window: None }, &[k, v])?;
             Ok(o)
         };
-        let [mut residual] = self.embed_tokens.var().embedding(Embedding { ids: input.ids.clone() }, &[])?;
+        let mut residual = self.embed(input.ids.clone())?;
         let mut delta: Option<Var> = None;
         for layer in &self.layers {
             let (r, d) = if pass.checkpoint {
@@ -211,13 +230,19 @@ impl Llama {
     ) -> Result<Var> {
         let longest = positions.iter().max().map_or(0, |p| *p as usize + 1);
         let rotary = Rotary { table: self.rope.table(longest)?, positions };
-        let [mut residual] = self.embed_tokens.var().embedding(Embedding { ids }, &[])?;
+        let mut residual = self.embed(ids)?;
         let mut delta: Option<Var> = None;
         for layer in &self.layers {
             let (r, d) = layer.forward(&residual, delta.as_ref(), &rotary, &Pass::default(), attend)?;
             (residual, delta) = (r, Some(d));
         }
         self.final_norm(&residual, delta.as_ref())
+    }
+
+    fn embed(&self, ids: Arc<[u32]>) -> Result<Var> {
+        let op = Embedding { ids, output: self.placement.compute };
+        let [x] = self.embed_tokens.var().embedding(op, &[])?;
+        Ok(x)
     }
 
     fn final_norm(&self, residual: &Var, delta: Option<&Var>) -> Result<Var> {
@@ -247,6 +272,7 @@ impl Llama {
             rows: labels.rows.clone(),
             targets: labels.targets.clone(),
             weights: labels.weights.clone(),
+            expected_upstream: labels.loss_scale,
         };
         let [loss, nll] = hidden.linear_cross_entropy(op, &[&self.head()])?;
         Ok((loss, nll.value().clone()))

@@ -180,11 +180,13 @@ impl<'de> Deserialize<'de> for Resume {
     }
 }
 
-/// Where tensors live and kernels run.
+/// Where tensors live and kernels run, as it is written; [`Device::open`] gives the device itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Device {
-    /// The processor.
+    /// The first CUDA card where there is one, else the processor.
     #[default]
+    Auto,
+    /// The processor.
     Cpu,
     /// The n-th CUDA card.
     Cuda(usize),
@@ -192,9 +194,29 @@ pub enum Device {
     Sim,
 }
 
+impl Device {
+    /// The device this names, with [`Device::Auto`] decided.
+    pub fn resolved(self) -> Self {
+        match self {
+            Self::Auto if medley_tensor::Device::cuda_present() => Self::Cuda(0),
+            Self::Auto => Self::Cpu,
+            named => named,
+        }
+    }
+
+    /// Opens the device.
+    ///
+    /// # Errors
+    /// When the card, its driver or its number is not there, or the driver is too old.
+    pub fn open(self) -> medley_tensor::Result<medley_tensor::Device> {
+        medley_tensor::Device::open(&self.resolved().to_string())
+    }
+}
+
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Auto => f.write_str("auto"),
             Self::Cpu => f.write_str("cpu"),
             Self::Cuda(index) => write!(f, "cuda:{index}"),
             Self::Sim => f.write_str("sim"),
@@ -206,8 +228,9 @@ impl std::str::FromStr for Device {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("expected cpu, cuda, cuda:N or sim, got `{text}`");
+        let wrong = || format!("expected auto, cpu, cuda, cuda:N or sim, got `{text}`");
         match text {
+            "auto" => Ok(Self::Auto),
             "cpu" => Ok(Self::Cpu),
             "cuda" => Ok(Self::Cuda(0)),
             "sim" => Ok(Self::Sim),

@@ -370,13 +370,17 @@ pub struct RunArgs {
     pub data_seed: Option<u64>,
     /// Where tensors live.
     pub device: Device,
+    /// Compute in bfloat16 on a CUDA device.
+    pub bf16: bool,
+    /// Compute in half precision on a CUDA device, with dynamic loss scaling.
+    pub fp16: bool,
     /// CPU threads; `None`: one a core.
     pub num_threads: Option<usize>,
 }
 
 impl Default for RunArgs {
     fn default() -> Self {
-        Self { seed: 42, data_seed: None, device: Device::Cpu, num_threads: None }
+        Self { seed: 42, data_seed: None, device: Device::Auto, bf16: false, fp16: false, num_threads: None }
     }
 }
 

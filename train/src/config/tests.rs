@@ -111,7 +111,7 @@ fn resume_is_a_flag_or_a_folder() {
 
 #[test]
 fn devices_parse_and_print_alike() {
-    for text in ["cpu", "cuda:0", "cuda:3", "sim"] {
+    for text in ["auto", "cpu", "cuda:0", "cuda:3", "sim"] {
         assert_eq!(text.parse::<Device>().unwrap().to_string(), text);
     }
     assert_eq!("cuda".parse::<Device>().unwrap(), Device::Cuda(0));

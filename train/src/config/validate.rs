@@ -1,7 +1,7 @@
 //! The checks that types cannot make, each naming its option.
 
 use super::{
-    DataArgs, Device, FinetuningType, GenerateArgs, IntervalStrategy, LoraArgs, LoraTarget, ModelArgs,
+    DataArgs, FinetuningType, GenerateArgs, IntervalStrategy, LoraArgs, LoraTarget, ModelArgs,
     OutputArgs, RunArgs, SchedulerType, Stage, TaskArgs, TrainArgs, TrainConfig,
 };
 
@@ -291,9 +291,7 @@ impl RunArgs {
     /// # Errors
     /// [`ConfigError`] naming the option.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        refuse_if(self.device != Device::Cpu, "device", || {
-            format!("this build computes on the CPU only, got `{}`; use `device: cpu`", self.device)
-        })?;
+        refuse_if(self.bf16 && self.fp16, "fp16", || "bf16 is set too; keep one of the two".into())?;
         expect(self.num_threads != Some(0), "num_threads", "at least 1 thread", 0)
     }
 }

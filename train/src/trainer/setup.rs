@@ -8,7 +8,8 @@ use crate::{Error, Result};
 use medley_model::adapter::{LoraConfig, Targets};
 use medley_model::template::{RenderOptions, Renderer};
 use medley_model::tokenizer::Tokenizer;
-use medley_model::{BaseStorage, Llama, ModelConfig};
+use medley_model::{BaseStorage, Llama, ModelConfig, Placement};
+use medley_tensor::{DType, Device};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -174,6 +175,25 @@ pub fn storage(config: &TrainConfig, full: bool) -> BaseStorage {
     }
 }
 
+/// Where a configuration computes, and in which dtype: `fp16` and `bf16` say it, else the weights do (bf16
+/// for f16 weights too, which trains without loss scaling; f32 for f32 weights). The CPU computes in f32.
+///
+/// # Errors
+/// When the device is not there, or config.json of `folder` cannot be read.
+pub fn placement(config: &TrainConfig, folder: &Path) -> Result<Placement> {
+    let device = config.run.device.open()?;
+    let compute = match &device {
+        Device::Cpu => DType::F32,
+        _ if config.run.fp16 => DType::F16,
+        _ if config.run.bf16 => DType::BF16,
+        _ => match ModelConfig::from_folder(folder)?.dtype {
+            DType::F32 => DType::F32,
+            _ => DType::BF16,
+        },
+    };
+    Ok(Placement { device, compute })
+}
+
 /// The model to train, with its adapter's settings (`None`: everything is trained).
 ///
 /// # Errors
@@ -181,11 +201,12 @@ pub fn storage(config: &TrainConfig, full: bool) -> BaseStorage {
 pub fn training_model(config: &TrainConfig) -> Result<(Llama, Option<LoraConfig>)> {
     let folder = model_folder(config)?;
     let lora = lora_config(config);
+    let placement = placement(config, &folder)?;
     if config.model.train_from_scratch {
-        let model = Llama::from_scratch(ModelConfig::from_folder(&folder)?, config.run.seed)?;
+        let model = Llama::from_scratch(ModelConfig::from_folder(&folder)?, config.run.seed, placement)?;
         return Ok((model, None));
     }
-    let mut model = Llama::open(&folder, storage(config, lora.is_none()))?;
+    let mut model = Llama::open_on(&folder, storage(config, lora.is_none()), placement)?;
     let Some(mut lora) = lora else { return Ok((model, None)) };
     match &config.model.adapter_name_or_path {
         Some(adapter) => {
@@ -203,15 +224,22 @@ pub fn training_model(config: &TrainConfig) -> Result<(Llama, Option<LoraConfig>
 /// # Errors
 /// When either cannot be read.
 pub fn inference_model(config: &TrainConfig) -> Result<Llama> {
-    open_model(&model_folder(config)?, config.model.adapter_name_or_path.as_deref(), storage(config, false))
+    let folder = model_folder(config)?;
+    let placement = placement(config, &folder)?;
+    open_model(&folder, config.model.adapter_name_or_path.as_deref(), storage(config, false), placement)
 }
 
 /// A base model with an optional adapter.
 ///
 /// # Errors
 /// When either cannot be read.
-pub fn open_model(folder: &Path, adapter: Option<&Path>, storage: BaseStorage) -> Result<Llama> {
-    let mut model = Llama::open(folder, storage)?;
+pub fn open_model(
+    folder: &Path,
+    adapter: Option<&Path>,
+    storage: BaseStorage,
+    placement: Placement,
+) -> Result<Llama> {
+    let mut model = Llama::open_on(folder, storage, placement)?;
     if let Some(adapter) = adapter {
         model.load_lora(adapter)?;
     }

@@ -11,6 +11,7 @@ use crate::data::Dataset;
 use crate::mix::{PackedBatch, label_counts, pack};
 use medley_autograd::no_grad;
 use medley_model::{Labels, Llama, Pass};
+use medley_tensor::Tensor;
 
 /// What a step (or an evaluation) measured.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -105,6 +106,7 @@ pub fn run_examples(
             out.examples[example.task.index()] += 1;
         }
     }
+    let mut measured = Vec::with_capacity(batches.len());
     for (i, batch) in batches.into_iter().enumerate() {
         out.tokens += batch.sequences.ids.len() as u64;
         if batch.label_rows.is_empty() {
@@ -112,13 +114,15 @@ pub fn run_examples(
         }
         let weights: Vec<f32> = batch.label_tasks.iter().map(|t| weight_of[t.index()] as f32).collect();
         let sequences = batch.sequences;
-        let labels = Labels { rows: batch.label_rows, targets: batch.targets, weights: weights.into() };
+        let loss_scale = train.as_ref().map_or(1.0, |t| t.loss_scale);
+        let labels =
+            Labels { rows: batch.label_rows, targets: batch.targets, weights: weights.into(), loss_scale };
         let nll = match &train {
             Some(training) => {
                 let hidden = model.hidden(&sequences, &training.pass(i as u64))?;
                 let (loss, nll) = model.loss(&hidden, &labels)?;
                 drop(hidden);
-                loss.backward()?;
+                loss.backward_with(Tensor::scalar(loss_scale).to_device(&loss.value().device())?)?;
                 nll
             }
             None => no_grad(|| -> Result<_> {
@@ -126,7 +130,11 @@ pub fn run_examples(
                 Ok(model.loss(&hidden, &labels)?.1)
             })?,
         };
-        for (nll, task) in nll.as_slice::<f32>()?.iter().zip(&batch.label_tasks) {
+        measured.push((nll, batch.label_tasks));
+    }
+    // Only now: reading a result waits for the device, which has the next micro-batch to go on with.
+    for (nll, tasks) in measured {
+        for (nll, task) in nll.to_vec_f32()?.iter().zip(&tasks) {
             out.nll[task.index()] += f64::from(*nll);
         }
     }
@@ -144,6 +152,8 @@ pub struct Training {
     pub first_micro_batch: u64,
     /// Recompute activations in the backward pass.
     pub checkpoint: bool,
+    /// Multiplies every gradient (loss scaling in f16); 1 otherwise.
+    pub loss_scale: f32,
 }
 
 impl Training {
