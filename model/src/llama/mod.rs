@@ -2,6 +2,8 @@
 
 mod block;
 #[cfg(test)]
+mod device_tests;
+#[cfg(test)]
 mod tests;
 
 use crate::config::ModelConfig;

@@ -5,7 +5,7 @@ use crate::adapter::{LoraConfig, Targets};
 use medley_tensor::io::Safetensors;
 use std::path::PathBuf;
 
-fn fixture(name: &str) -> PathBuf {
+pub(super) fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/llama").join(name)
 }
 
@@ -42,12 +42,13 @@ fn logits(model: &Llama, sequences: &[&[u32]]) -> Vec<f32> {
     model.logits(&hidden).unwrap().to_vec_f32().unwrap()
 }
 
-fn next_token_labels(ids: &[u32]) -> Labels {
+pub(super) fn next_token_labels(ids: &[u32]) -> Labels {
     let n = ids.len() - 1;
     Labels {
         rows: (0..n as u32).collect(),
         targets: ids[1..].into(),
         weights: vec![1.0 / n as f32; n].into(),
+        loss_scale: 1.0,
     }
 }
 
