@@ -12,19 +12,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::Duration;
-use workplace::{Outcome, TASKS, Workplace, listing};
-
-fn json(path: &Path) -> Value {
-    let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    serde_json::from_str(&text).unwrap()
-}
-
-/// The entries of a run that log training steps.
-fn step_entries(output: &Path) -> Vec<Value> {
-    let state = json(&output.join("trainer_state.json"));
-    let history = state["log_history"].as_array().unwrap().clone();
-    history.into_iter().filter(|entry| entry.get("loss").is_some()).collect()
-}
+use workplace::{Outcome, TASKS, Workplace, json, listing, step_entries};
 
 /// What a finished run leaves, without what depends on the clock: weights and history.
 fn result(output: &Path) -> (Vec<u8>, Vec<Value>) {

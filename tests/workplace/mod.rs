@@ -1,7 +1,7 @@
 //! A folder with a tiny model and three small tasks, and the `medley` binary run in it.
 
 use medley_model::tokenizer::{BpeOptions, train_bpe};
-use medley_model::{Llama, ModelConfig};
+use medley_model::{Llama, ModelConfig, Placement};
 use medley_tensor::DType;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ impl Workplace {
         train_bpe(texts.iter(), &options, &model).unwrap();
         std::fs::write(model.join("config.json"), config().to_string()).unwrap();
         let config = ModelConfig::from_folder(&model).unwrap();
-        Llama::from_scratch(config, 5).unwrap().save(&model, DType::BF16, usize::MAX).unwrap();
+        Llama::from_scratch(config, 5, Placement::default()).unwrap().save(&model, DType::BF16, usize::MAX).unwrap();
         Workplace { dir }
     }
 
@@ -88,6 +88,19 @@ pub fn run(command: &mut Command) -> Outcome {
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(!stderr.contains("panicked"), "{stderr}");
     Outcome { code: output.status.code(), stderr }
+}
+
+/// A JSON file.
+pub fn json(path: &Path) -> Value {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_json::from_str(&text).unwrap()
+}
+
+/// The entries of a run that log training steps.
+pub fn step_entries(output: &Path) -> Vec<Value> {
+    let state = json(&output.join("trainer_state.json"));
+    let history = state["log_history"].as_array().unwrap().clone();
+    history.into_iter().filter(|entry| entry.get("loss").is_some()).collect()
 }
 
 /// Every file and folder below `folder`, relative to it, sorted.

@@ -1,0 +1,103 @@
+//! `medley train --device sim`: the CUDA path as a whole, on the simulated card, against the CPU.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+// Shared by several test programs, none of which uses all of it.
+#[allow(dead_code)]
+mod workplace;
+
+use medley_tensor::io::Safetensors;
+use workplace::{Outcome, Workplace, step_entries};
+
+fn finished(outcome: Outcome) {
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+}
+
+fn losses(work: &Workplace, output: &str) -> Vec<f64> {
+    step_entries(&work.path(output)).iter().map(|entry| entry["loss"].as_f64().unwrap()).collect()
+}
+
+#[test]
+fn ten_steps_on_the_card_follow_the_cpus_loss() {
+    let work = Workplace::new();
+    let methods: [(&str, &[&str]); 3] = [
+        ("lora", &["--learning_rate", "1e-2"]),
+        ("qlora", &["--learning_rate", "1e-2", "--quantization_bit", "4", "--gradient_checkpointing", "true"]),
+        ("full", &["--learning_rate", "2e-3", "--finetuning_type", "full"]),
+    ];
+    for (method, options) in methods {
+        let mut options = options.to_vec();
+        options.extend(["--max_steps", "10"]);
+        let cpu = format!("{method}_cpu");
+        finished(work.train(&cpu, &[&options[..], &["--device", "cpu"]].concat()));
+        let want = losses(&work, &cpu);
+        assert!(want[9] < want[0], "nothing was learned: {want:?}");
+        for (precision, bound) in [("--bf16", 0.03), ("--fp16", 0.01)] {
+            let sim = format!("{method}{precision}");
+            finished(work.train(&sim, &[&options[..], &["--device", "sim", precision, "true"]].concat()));
+            let got = losses(&work, &sim);
+            assert_eq!(got.len(), want.len());
+            for (step, (got, want)) in got.iter().zip(&want).enumerate() {
+                let error = (got - want).abs() / want;
+                assert!(error < bound, "{sim}, step {}: {got}, on the CPU {want}", step + 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_run_on_the_card_resumes_to_the_bit() {
+    let work = Workplace::new();
+    let options = ["--device", "sim", "--fp16", "true", "--max_steps", "4"];
+    let saves = ["--save_strategy", "steps", "--save_steps", "2"];
+    finished(work.train("whole", &[&options[..], &saves].concat()));
+    finished(work.train("cut", &[&options[..], &saves].concat()));
+    // As after a crash between step 2 and step 4.
+    std::fs::remove_dir_all(work.path("cut/checkpoint-4")).unwrap();
+    for file in ["adapter_model.safetensors", "trainer_state.json"] {
+        std::fs::remove_file(work.path("cut").join(file)).unwrap();
+    }
+    finished(work.train("cut", &[&options[..], &saves, &["--resume_from_checkpoint", "true"]].concat()));
+    let adapter = |run: &str| std::fs::read(work.path(run).join("adapter_model.safetensors")).unwrap();
+    assert!(adapter("whole") == adapter("cut"), "the adapters differ");
+}
+
+#[test]
+fn what_was_trained_on_the_card_is_used_on_the_cpu_and_back() {
+    let work = Workplace::new();
+    finished(work.train("out", &["--device", "sim", "--bf16", "true", "--max_steps", "3"]));
+    let medley = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin("medley"));
+        command.current_dir(work.path(".")).args(arguments);
+        command.args(["--model_name_or_path", "model", "--adapter_name_or_path", "out"]);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let logits = |device: &str| {
+        let file = format!("{}.safetensors", device);
+        medley(&["logits", "--input_ids", "5,6,7,8,9,60,61", "--output", &file, "--device", device]);
+        let file = Safetensors::open(work.path(&file)).unwrap();
+        let bytes = file.info("logits").unwrap().data();
+        bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect::<Vec<f32>>()
+    };
+    let (got, want) = (logits("sim"), logits("cpu"));
+    assert_eq!(got.len(), 7 * 320);
+    let size = want.iter().map(|x| x.abs()).fold(0.0, f32::max);
+    let error = got.iter().zip(&want).map(|(g, w)| (g - w).abs()).fold(0.0, f32::max);
+    assert!(error < 0.03 * size, "off by {error} of {size}");
+
+    let prompt = ["--template", "alpaca", "--prompt", "Which section?", "--do_sample", "false"];
+    let text = medley(&[&["generate", "--max_new_tokens", "6", "--device", "sim"], &prompt[..]].concat());
+    assert!(!text.trim().is_empty());
+}
+
+#[test]
+fn a_card_that_is_not_there_is_named() {
+    let work = Workplace::new();
+    let outcome = work.train("out", &["--device", "cuda:9"]);
+    assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
+    let said = outcome.stderr;
+    assert!(said.contains("error: ") && (said.contains("libcuda") || said.contains("cuda:9")), "{said}");
+    assert!(said.contains("--device cpu"), "{said}");
+    assert!(!work.path("out").exists());
+}
