@@ -9,7 +9,7 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use medley_autograd::optim::{AdamW, AdamWConfig};
 use medley_model::adapter::{LoraConfig, Targets};
-use medley_model::{BaseStorage, Labels, Llama, ModelConfig, Pass, Sequences};
+use medley_model::{BaseStorage, Labels, Llama, ModelConfig, Pass, Placement, Sequences};
 use medley_tensor::DType;
 use std::path::Path;
 
@@ -19,7 +19,7 @@ const CONFIG: &str = r#"{"architectures":["LlamaForCausalLM"],"model_type":"llam
 
 fn model_folder(folder: &Path) {
     let config = ModelConfig::parse(Path::new("config.json"), CONFIG).unwrap();
-    Llama::from_scratch(config, 1).unwrap().save(folder, DType::BF16, usize::MAX).unwrap();
+    Llama::from_scratch(config, 1, Placement::default()).unwrap().save(folder, DType::BF16, usize::MAX).unwrap();
 }
 
 /// One optimizer step over `sequences` sequences of 512 tokens; every `stride`-th position labelled.
@@ -46,6 +46,7 @@ impl Step {
             targets: rows.iter().map(|r| input.ids[*r as usize + 1]).collect(),
             rows: rows.into(),
             weights: vec![1.0 / n as f32; n].into(),
+            loss_scale: 1.0,
         };
         let config = AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 };
         let optimizer = AdamW::new(config, model.params()).unwrap();

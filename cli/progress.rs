@@ -220,6 +220,7 @@ fn plan_lines(plan: &Plan) -> Vec<String> {
         amount(plan.trainable_parameters),
         amount(plan.total_parameters)
     ));
+    lines.extend(plan.device.as_ref().map(|device| format!("computing on {device}")));
     if plan.first_step > 0 {
         lines.push(format!("going on after step {}", plan.first_step));
     }

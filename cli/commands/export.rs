@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use medley_model::{BaseStorage, export};
+use medley_model::{BaseStorage, Placement, export};
 use medley_train::trainer::setup;
 
 use crate::args::Settings;
@@ -30,7 +30,7 @@ pub fn merge(base: &Path, adapter: Option<&Path>, target: &Path, shard_gb: f64) 
     if target.read_dir().is_ok_and(|mut entries| entries.next().is_some()) || target.is_file() {
         bail!("export_dir {} exists already; name a new folder", target.display());
     }
-    let model = setup::open_model(base, adapter, BaseStorage::Mapped)?;
+    let model = setup::open_model(base, adapter, BaseStorage::Mapped, Placement::default())?;
     let name = target.file_name().context("export_dir needs a folder name")?.to_string_lossy();
     let temporary = target.with_file_name(format!(".{name}.tmp"));
     if temporary.exists() {

@@ -22,6 +22,8 @@ pub struct Plan {
     pub trainable_parameters: u64,
     /// Numbers of the model, those of the adapter included.
     pub total_parameters: u64,
+    /// Where it runs and in which dtype, where that is not the CPU: `sim in bf16`.
+    pub device: Option<String>,
 }
 
 /// Something that happened in a run.

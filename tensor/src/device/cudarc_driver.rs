@@ -73,6 +73,15 @@ fn after_kernels<T>(call: &'static str, result: Result<T, result::DriverError>) 
 }
 
 impl CudarcDriver {
+    /// How many cards this machine has; 0 without a driver or when it does not start.
+    pub fn count() -> usize {
+        // SAFETY: loads and unloads the library; its initialisers are NVIDIA's.
+        if !unsafe { sys::is_culib_present() } || result::init().is_err() {
+            return 0;
+        }
+        result::device::get_count().map_or(0, |count| count.max(0) as usize)
+    }
+
     /// Opens the n-th card.
     ///
     /// # Errors

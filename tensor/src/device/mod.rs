@@ -45,6 +45,11 @@ pub enum Device {
 }
 
 impl Device {
+    /// True when this machine has a CUDA card and a driver that starts.
+    pub fn cuda_present() -> bool {
+        CudarcDriver::count() > 0
+    }
+
     /// Opens `cpu`, `cuda` (card 0), `cuda:N` or `sim`. Each call of `sim` makes a device of its own; the
     /// environment variable `MEDLEY_SIM_SM` (86 for sm_86; 80 unless set) says what it claims to be.
     ///

@@ -7,7 +7,7 @@
 
 use crate::{Error, Result};
 use medley_autograd::Param;
-use medley_tensor::Tensor;
+use medley_tensor::{Device, Tensor};
 use medley_tensor::io::{Safetensors, SafetensorsWriter, StoredDType, TensorSpec, sync_folder, write_atomic};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -194,13 +194,14 @@ pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
         tensors.iter().map(|(n, t)| TensorSpec::new(n.clone(), StoredDType::F32, t.shape())).collect();
     let mut writer = SafetensorsWriter::create(path, &specs)?;
     for (name, t) in tensors {
-        writer.append(name, bytemuck::cast_slice(t.as_slice::<f32>()?))?;
+        let on_host = t.to_device(&Device::Cpu)?;
+        writer.append(name, bytemuck::cast_slice(on_host.as_slice::<f32>()?))?;
     }
     writer.finish()?;
     Ok(())
 }
 
-/// Reads one f32 tensor of the shape of `param` into memory of its own.
+/// Reads one f32 tensor of the shape of `param` into memory of its own, where the parameter is.
 ///
 /// # Errors
 /// When it is missing or of another shape or dtype.
@@ -218,7 +219,7 @@ pub fn read_tensor(file: &Safetensors, name: &str, param: &Arc<Param>) -> Result
         ));
     }
     let data: Vec<f32> = info.data().chunks_exact(4).map(bytemuck::pod_read_unaligned).collect();
-    Ok(Tensor::from_vec(data, &shape)?)
+    Ok(Tensor::from_vec(data, &shape)?.to_device(&param.value().device())?)
 }
 
 #[cfg(test)]

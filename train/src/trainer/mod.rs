@@ -23,7 +23,7 @@ use medley_autograd::optim::{AdamW, AdamWConfig, clip_scale};
 use medley_model::adapter::LoraConfig;
 use medley_model::tokenizer::Tokenizer;
 use medley_model::{Llama, export};
-use medley_tensor::{DType, ledger};
+use medley_tensor::{DType, Device, ledger};
 use progress::{Measured, Progress};
 use serde_json::{Map, Value, json};
 use setup::RunData;
@@ -304,6 +304,11 @@ impl<'a> Trainer<'a> {
             counts[task.index()] += 1;
         }
         let (trainable, total) = self.model.parameter_counts();
+        let placement = self.model.placement();
+        let device = match &placement.device {
+            Device::Cpu => None,
+            card => Some(format!("{card} in {}", placement.compute)),
+        };
         sink.event(&Event::RunStarted(Plan {
             total_steps: self.total_steps,
             first_step,
@@ -312,6 +317,7 @@ impl<'a> Trainer<'a> {
             tasks: names.iter().cloned().zip(counts).collect(),
             trainable_parameters: trainable as u64,
             total_parameters: total as u64,
+            device,
         }));
     }
 

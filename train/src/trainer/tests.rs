@@ -93,7 +93,7 @@ fn plain(tasks: usize) -> Weighing {
 }
 
 fn training(step: u64) -> Option<Training> {
-    Some(Training { seed: 42, first_micro_batch: step, checkpoint: false })
+    Some(Training { seed: 42, first_micro_batch: step, checkpoint: false, loss_scale: 1.0 })
 }
 
 fn all(data: &Dataset) -> Vec<u32> {
@@ -249,7 +249,7 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
     difference / norm(&mut b.iter().map(|b| f64::from(*b)))
 }
 
-const QUIET: Training = Training { seed: 1, first_micro_batch: 0, checkpoint: false };
+const QUIET: Training = Training { seed: 1, first_micro_batch: 0, checkpoint: false, loss_scale: 1.0 };
 
 #[test]
 fn a_step_does_not_depend_on_its_micro_batches() {
@@ -380,7 +380,7 @@ fn dropout_depends_on_the_seed_and_the_step_alone() {
     let indices = all(&data);
     let weighing = weighed(LossReduction::TaskMean, &ALPHA);
     let run = |seed, first_micro_batch| {
-        let train = Training { seed, first_micro_batch, checkpoint: false };
+        let train = Training { seed, first_micro_batch, checkpoint: false, loss_scale: 1.0 };
         gradient(&model, &data, &indices, 4, &weighing, train)
     };
     let first = run(1, 0);
