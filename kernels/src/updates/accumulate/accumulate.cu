@@ -7,7 +7,9 @@
 
 template <class A, class G> __device__ __forceinline__ void add(A *acc, const G *g, u64 n) {
     const u64 i = ((u64)blockIdx.x * 256 + threadIdx.x) * 8;
-    if (i + 8 <= n) {
+    // A gradient may be a view that begins inside a 16-byte word.
+    const bool aligned = (((u64)acc | (u64)g) & 15) == 0;
+    if (aligned && i + 8 <= n) {
         float a[8], x[8];
         load<A, 8>(acc + i, a);
         load<G, 8>(g + i, x);
@@ -16,11 +18,10 @@ template <class A, class G> __device__ __forceinline__ void add(A *acc, const G 
         store<A, 8>(acc + i, a);
     } else {
 #pragma unroll 1
-        for (u64 k = i; k < n; ++k) store_f32(acc + k, load_f32(acc + k) + load_f32(g + k));
+        for (u64 k = i; k < n && k < i + 8; ++k) store_f32(acc + k, load_f32(acc + k) + load_f32(g + k));
     }
 }
 
-// Both pointers are 16-byte aligned.
 #define ADD(a, A, g, G)                                                                                        \
     extern "C" __global__ void __launch_bounds__(256) accumulate_##a##_##g(A *acc, const G *grad, u64 n) {     \
         add<A, G>(acc, grad, n);                                                                               \

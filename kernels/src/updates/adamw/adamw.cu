@@ -1,13 +1,9 @@
-// The optimizer's step over all parameters at once: squared gradient norm, then unscale + clip + AdamW.
+// AdamW over all parameters at once: unscale, clip and update in one pass.
 //
-//   table      one Entry a parameter: pointers, length, number of its first chunk
-//   chunks     32,768 elements, numbered through all parameters; a block finds its parameter by bisection
-//
-//   grad_norm_f32   chunk ──Σ g² in f64──► partial[chunk]                           one block a chunk
-//   adamw_control   Σ partial in a fixed order ──► norm, found_inf, grad_scale,     one block
-//                   the step's number and bias corrections, all in `Control`
-//   adamw_f32       p, m, v ← AdamW(g · grad_scale)                                 one block a chunk
-//   adamw_8bit      the same with m and v as 8-bit codes, blocks of 256             one block a chunk
+//   grad_norm            Σ g² ──► total
+//   adamw_control_f32    total ──► norm, found_inf, grad_scale, the step's number and bias corrections: Control
+//   adamw_f32            p, m, v ← AdamW(g · grad_scale)                     one block a chunk
+//   adamw_8bit_f32       the same with m and v as 8-bit codes, blocks of 256  one block a chunk
 //
 // The host waits for nothing in between: whether the step is skipped (a gradient is not finite) and by
 // how much gradients are scaled is read from `Control` in device memory.
@@ -15,24 +11,10 @@
 // Arithmetic is the CPU's in the CPU's order: products and sums are rounded one by one (`__fmul_rn`,
 // `__fadd_rn`), so ptxas fuses none, and results agree bit for bit. It is free: the kernels are memory-bound.
 //
-// Floor, bytes a parameter: norm 4; update 28 with f32 moments (p, g, m, v read; p, m, v written), 16 with
-// 8-bit ones (p, g read, p written: 12; two codes read and written: 4; two absmax in 256: 0.06).
-#include "packs.cuh"
-
-#define THREADS 256
-#define CHUNK 32768
-
-struct Entry {
-    float *p;
-    const float *g;
-    void *m; // f32, or u8 codes with a scale every 256
-    void *v;
-    float *m_absmax; // null with f32 moments
-    float *v_absmax;
-    u64 n;
-    u32 first_chunk;
-    float decay; // 1 − lr · weight_decay
-};
+// Floor, bytes a parameter: 28 with f32 moments (p, g, m, v read; p, m, v written), 16 with 8-bit ones
+// (p, g read, p written: 12; two codes read and written: 4; two absmax in 256: 0.06).
+// Launch: grid (chunks), 256 threads.
+#include "parameters.cuh"
 
 struct Control {
     double norm; // L2, of the unscaled gradients
@@ -42,55 +24,6 @@ struct Control {
     float root_correction2;
     u64 step; // updates made, this one included unless skipped
 };
-
-// The entry that chunk `chunk` belongs to: the last whose first chunk is not beyond it.
-__device__ __forceinline__ const Entry *entry_of(const Entry *table, u32 entries, u32 chunk) {
-    u32 low = 0, high = entries;
-    while (high - low > 1) {
-        const u32 middle = (low + high) / 2;
-        if (table[middle].first_chunk <= chunk) low = middle;
-        else high = middle;
-    }
-    return table + low;
-}
-
-__device__ __forceinline__ double block_sum(double x) {
-    __shared__ double sums[THREADS / 32];
-#pragma unroll
-    for (int d = 16; d > 0; d >>= 1) x += __shfl_xor_sync(~0u, x, d);
-    if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = x;
-    __syncthreads();
-    double sum = 0.0;
-#pragma unroll
-    for (int w = 0; w < THREADS / 32; ++w) sum += sums[w];
-    return sum;
-}
-
-// The square of a finite f32 is far inside f64's range: the sum is finite exactly when all elements are.
-extern "C" __global__ void __launch_bounds__(THREADS)
-    grad_norm_f32(const Entry *table, u32 entries, double *partial) {
-    const u32 chunk = blockIdx.x;
-    const Entry *e = entry_of(table, entries, chunk);
-    const u64 begin = (u64)(chunk - e->first_chunk) * CHUNK;
-    const u64 end = begin + CHUNK < e->n ? begin + CHUNK : e->n;
-    const float *g = e->g;
-    const bool aligned = ((u64)g & 15) == 0;
-    double sum = 0.0;
-#pragma unroll 2
-    for (u64 i = begin + threadIdx.x * 4; i < end; i += THREADS * 4) {
-        if (aligned && i + 4 <= end) {
-            float x[4];
-            load<float, 4>(g + i, x);
-#pragma unroll
-            for (int k = 0; k < 4; ++k) sum = fma((double)x[k], (double)x[k], sum);
-        } else {
-#pragma unroll 1
-            for (u64 k = i; k < end && k < i + 4; ++k) sum = fma((double)g[k], (double)g[k], sum);
-        }
-    }
-    sum = block_sum(sum);
-    if (threadIdx.x == 0) partial[chunk] = sum;
-}
 
 // x^n as compiler-rt's __powidf2 (Rust's powi) computes it.
 __device__ __forceinline__ double power(double x, u64 n) {
@@ -103,16 +36,11 @@ __device__ __forceinline__ double power(double x, u64 n) {
     }
 }
 
-// `inverse_scale` undoes the loss scale; `max_norm` 0 clips nothing.
-extern "C" __global__ void __launch_bounds__(THREADS)
-    adamw_control(Control *control, const double *partial, u32 chunks, double inverse_scale, double max_norm,
-                  double lr, double beta1, double beta2) {
-    double sum = 0.0;
-#pragma unroll 1
-    for (u32 i = threadIdx.x; i < chunks; i += THREADS) sum += partial[i];
-    sum = block_sum(sum);
-    if (threadIdx.x != 0) return;
-    const double norm = __dmul_rn(sqrt(sum), inverse_scale);
+// One thread. `total` is Σ g² of the scaled gradients; `inverse_scale` undoes the loss scale; `max_norm` 0
+// clips nothing.
+extern "C" __global__ void adamw_control_f32(Control *control, const double *total, double inverse_scale,
+                                             double max_norm, double lr, double beta1, double beta2) {
+    const double sum = *total, norm = __dmul_rn(sqrt(sum), inverse_scale);
     const bool finite = sum < __longlong_as_double(0x7ff0000000000000ull);
     float clip = 1.0f;
     if (max_norm > 0.0) clip = (float)fmin(max_norm / __dadd_rn(norm, 1e-6), 1.0);
@@ -191,7 +119,7 @@ __device__ __forceinline__ u32 nearest(const float *midpoints, float x) {
 // `maps` holds four tables of 256: signed map, its midpoints (the last unused), unsigned map, its midpoints.
 // A thread has one element of the block of 256 that shares a scale; both maxima are reduced together.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    adamw_8bit(const Entry *table, u32 entries, u32 first_chunk, const Control *control, const float *maps,
+    adamw_8bit_f32(const Entry *table, u32 entries, u32 first_chunk, const Control *control, const float *maps,
                float beta2, float rest1, float rest2, float eps) {
     __shared__ float tables[4 * 256];
     __shared__ float2 maxima[2][THREADS / 32];

@@ -4,8 +4,12 @@
 //! but the gradient, once each.
 
 pub mod blockwise;
+mod cuda;
+mod step;
 #[cfg(test)]
 mod tests;
+
+pub use step::{Moments, Parameter, Progress, Step, StepReport};
 
 use super::{CHUNK, same_length};
 use medley_tensor::{Error, Result};
