@@ -3,6 +3,7 @@
 
 use crate::Var;
 use crate::var::{Kind, Node};
+use medley_kernels::updates::accumulate;
 use medley_tensor::{Error, Result, Tensor};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError};
@@ -24,26 +25,26 @@ impl Gradients {
     }
 }
 
-/// `sum += grad` in f32.
-pub(crate) fn add_into(sum: &mut Tensor, grad: &Tensor) -> Result<()> {
-    if sum.shape() != grad.shape() {
-        return Err(Error::shape("accumulate", format!("{:?}", sum.shape()), grad.shape()));
-    }
-    let grad = grad.contiguous()?;
-    medley_kernels::updates::accumulate::accumulate(sum.as_mut_slice()?, grad.as_slice()?)
-}
-
 impl Var {
     /// Propagates a gradient of one from this scalar to every parameter and leaf it depends on.
     ///
     /// # Errors
     /// When this is not a scalar or carries no gradient, and what the ops' backwards refuse.
     pub fn backward(&self) -> Result<Gradients> {
+        self.backward_scaled(1.0)
+    }
+
+    /// [`Var::backward`] with a gradient of `scale` instead of one: the loss scale of
+    /// [`crate::GradScaler`], by which all gradients come out multiplied.
+    ///
+    /// # Errors
+    /// As [`Var::backward`].
+    pub fn backward_scaled(&self, scale: f32) -> Result<Gradients> {
         if self.value().numel() != 1 {
             return Err(Error::shape("backward", "a scalar; use backward_with for others", self.shape()));
         }
-        let one = Tensor::from_vec(vec![1.0f32], self.shape())?;
-        backward_from(&[(self.clone(), one)])
+        let upstream = Tensor::from_vec(vec![scale], self.shape())?;
+        backward_from(&[(self.clone(), upstream.to_device(&self.value().device())?)])
     }
 
     /// Propagates `grad`, a tensor of this variable's shape.
@@ -109,7 +110,7 @@ fn add_pending(
 ) -> Result<()> {
     let entry = pending.entry(node.id).or_insert_with(|| (node.clone(), vec![None; node.outputs]));
     match &mut entry.1[output] {
-        Some(sum) => add_into(sum, &grad),
+        Some(sum) => accumulate::add_into(sum, &grad),
         slot @ None => {
             *slot = Some(grad);
             Ok(())

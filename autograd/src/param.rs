@@ -2,11 +2,13 @@
 
 use crate::Var;
 use crate::var::{Kind, Node};
+use medley_kernels::updates::accumulate;
 use medley_tensor::ledger::{self, Category};
-use medley_tensor::{Error, Result, Tensor};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use medley_tensor::{DType, Error, Result, Tensor};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 
-/// A trainable weight, f32, with the gradient accumulated so far.
+/// A trainable weight with the gradient accumulated so far, both f32 and on one device: the master copy
+/// that ops cast to the compute dtype as they read it.
 pub struct Param {
     name: String,
     value: RwLock<Tensor>,
@@ -19,7 +21,7 @@ impl Param {
     /// # Errors
     /// When the value is not contiguous f32: trainable weights are kept in full precision.
     pub fn new(name: impl Into<String>, value: Tensor) -> Result<Arc<Self>> {
-        value.as_slice::<f32>()?;
+        check(&value)?;
         Ok(Arc::new(Param { name: name.into(), value: RwLock::new(value), grad: Mutex::new(None) }))
     }
 
@@ -33,17 +35,17 @@ impl Param {
         self.value.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Replaces the value (loading a checkpoint).
+    /// Replaces the value (loading a checkpoint); it is moved to the device of the present one.
     ///
     /// # Errors
-    /// When the shape differs or the value is not contiguous f32.
+    /// When the shape differs, the value is not contiguous f32, or device memory runs out.
     pub fn set(&self, value: Tensor) -> Result<()> {
-        value.as_slice::<f32>()?;
+        check(&value)?;
         let mut slot = self.value.write().unwrap_or_else(PoisonError::into_inner);
         if slot.shape() != value.shape() {
             return Err(Error::shape("set", format!("{:?} for {}", slot.shape(), self.name), value.shape()));
         }
-        *slot = value;
+        *slot = value.to_device(&slot.device())?;
         Ok(())
     }
 
@@ -69,24 +71,47 @@ impl Param {
     pub(crate) fn accumulate(&self, grad: Tensor) -> Result<()> {
         let mut slot = self.grad.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut *slot {
-            Some(sum) => crate::backward::add_into(sum, &grad),
+            Some(sum) => accumulate::add_into(sum, &grad),
             None => {
                 let _scope = ledger::scope(Category::Gradients);
                 // A copy of its own: charged as a gradient, and never shared with the tape.
-                *slot = Some(Tensor::from_vec(grad.to_vec_f32()?, grad.shape())?);
+                *slot = Some(match grad.cuda_device() {
+                    None => Tensor::from_vec(grad.to_vec_f32()?, grad.shape())?,
+                    Some(_) => {
+                        let mut copy = Tensor::zeros_on(&grad.device(), grad.shape(), DType::F32)?;
+                        accumulate::add_into(&mut copy, &grad)?;
+                        copy
+                    }
+                });
                 Ok(())
             }
         }
     }
 
-    /// Runs `update(value, gradient)` in place on the f32 elements; does nothing without a
-    /// gradient. The gradient is kept; call [`Param::zero_grad`] after.
+    /// Runs `update(value, gradient)` in place; does nothing without a gradient. The gradient is kept; call
+    /// [`Param::zero_grad`] after.
     ///
     /// # Errors
     /// Those of `update`.
-    pub fn update(&self, update: impl FnOnce(&mut [f32], &[f32]) -> Result<()>) -> Result<()> {
+    pub fn update(&self, update: impl FnOnce(&mut Tensor, &Tensor) -> Result<()>) -> Result<()> {
         let Some(grad) = self.grad() else { return Ok(()) };
-        let mut value = self.value.write().unwrap_or_else(PoisonError::into_inner);
-        update(value.as_mut_slice::<f32>()?, grad.as_slice::<f32>()?)
+        update(&mut self.write(), &grad)
     }
+
+    /// The value, to be written while the guard is held.
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, Tensor> {
+        self.value.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Refuses what is not contiguous f32.
+fn check(value: &Tensor) -> Result<()> {
+    if value.dtype() != DType::F32 {
+        return Err(Error::dtype("param", "f32: trained weights are kept in full precision", value.dtype()));
+    }
+    if !value.is_contiguous() {
+        let (shape, strides) = (value.shape().to_vec(), value.strides().to_vec());
+        return Err(Error::NotContiguous { op: "param", shape, strides });
+    }
+    Ok(())
 }

@@ -107,7 +107,7 @@ fn updates_happen_in_place() {
     let before = w.value().as_slice::<f32>().unwrap().as_ptr();
     norm(&Var::from(tensor(&X, &[2, 3])), &w.var()).backward_with(ones(&[2, 3])).unwrap();
     w.update(|v, g| {
-        v.iter_mut().zip(g).for_each(|(v, g)| *v -= g);
+        v.as_mut_slice::<f32>()?.iter_mut().zip(g.as_slice::<f32>()?).for_each(|(v, g)| *v -= g);
         Ok(())
     })
     .unwrap();

@@ -1,74 +1,79 @@
-// Loads and stores of eight consecutive elements, widened to f32 registers: 16 bytes of bf16 or f16 in one
-// access, f32 in two. `Vector<T>::load(p)` needs p 16-byte aligned (f32: 16 as well); `load_n` and `store_n`
-// take the ragged ends element by element.
+// Up to eight consecutive elements, widened to f32 registers: W = 8 in 16-byte accesses (f32: two of them), or
+// W = 1.
+//
+// Kernels are written once for any W and branch on alignment: W = 8 where every pointer and row is 16-byte
+// aligned, W = 1 for ragged shapes and odd views.
 #pragma once
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
+#include "words.cuh"
 
-using bf16 = __nv_bfloat16;
-using f16 = __half;
+// x as T holds it.
+template <typename T> __device__ __forceinline__ float rounded(float x)
+{
+    if constexpr (sizeof(T) == 4) {
+        return x;
+    } else {
+        float pair[2] = {x, 0.0f};
+        Words<T>::unpack(Words<T>::pack(pair), pair);
+        return pair[0];
+    }
+}
 
-__device__ __forceinline__ float widen(float x) { return x; }
-__device__ __forceinline__ float widen(bf16 x) { return __bfloat162float(x); }
-__device__ __forceinline__ float widen(f16 x) { return __half2float(x); }
+// Hides x from the compiler where it would otherwise copy a loop for the values x can have.
+template <typename T> __device__ __forceinline__ T hidden(T x)
+{
+    static_assert(sizeof(T) == 4, "a 32-bit register");
+    asm volatile("" : "+r"(x));
+    return x;
+}
 
-template <typename T> __device__ __forceinline__ T narrow(float x);
-template <> __device__ __forceinline__ float narrow<float>(float x) { return x; }
-template <> __device__ __forceinline__ bf16 narrow<bf16>(float x) { return __float2bfloat16_rn(x); }
-template <> __device__ __forceinline__ f16 narrow<f16>(float x) { return __float2half_rn(x); }
-
-// Eight values of T, kept in f32.
-template <typename T> struct Vector {
+struct Vector {
     float v[8];
 
-    __device__ __forceinline__ void load(const T* __restrict__ p)
+    template <int W, typename T> __device__ __forceinline__ void load(const T* __restrict__ p)
     {
-        const uint4 raw = *reinterpret_cast<const uint4*>(p);
-        T x[8];
-        memcpy(x, &raw, 16);
+        constexpr int N = Words<T>::N;
+        float some[N];
+        if constexpr (W == 1) {
+            v[0] = load_f32(p);
+        } else {
 #pragma unroll
-        for (int i = 0; i < 8; i++) v[i] = widen(x[i]);
+            for (int i = 0; i < W / N / 4; i++) {
+                const uint4 raw = reinterpret_cast<const uint4*>(p)[i];
+                const u32 words[4] = {raw.x, raw.y, raw.z, raw.w};
+#pragma unroll
+                for (int j = 0; j < 4; j++) {
+                    Words<T>::unpack(words[j], some);
+#pragma unroll
+                    for (int k = 0; k < N; k++) v[(i * 4 + j) * N + k] = some[k];
+                }
+            }
+        }
     }
 
-    __device__ __forceinline__ void store(T* __restrict__ p) const
+    template <int W, typename T> __device__ __forceinline__ void store(T* __restrict__ p) const
     {
-        T x[8];
+        constexpr int N = Words<T>::N;
+        float some[N] = {};
+        if constexpr (W == 1) {
+            store_f32(p, v[0]);
+        } else {
 #pragma unroll
-        for (int i = 0; i < 8; i++) x[i] = narrow<T>(v[i]);
-        uint4 raw;
-        memcpy(&raw, x, 16);
-        *reinterpret_cast<uint4*>(p) = raw;
-    }
-
-    // The first n (may be more than 8 or negative) of eight elements; the others become 0.
-    __device__ __forceinline__ void load_n(const T* __restrict__ p, int n)
-    {
+            for (int i = 0; i < W / N / 4; i++) {
+                u32 words[4];
 #pragma unroll
-        for (int i = 0; i < 8; i++) v[i] = i < n ? widen(p[i]) : 0.0f;
-    }
-
-    __device__ __forceinline__ void store_n(T* __restrict__ p, int n) const
-    {
+                for (int j = 0; j < 4; j++) {
 #pragma unroll
-        for (int i = 0; i < 8; i++)
-            if (i < n) p[i] = narrow<T>(v[i]);
+                    for (int k = 0; k < N; k++) some[k] = v[(i * 4 + j) * N + k];
+                    words[j] = Words<T>::pack(some);
+                }
+                reinterpret_cast<uint4*>(p)[i] = make_uint4(words[0], words[1], words[2], words[3]);
+            }
+        }
     }
 };
 
-template <> __device__ __forceinline__ void Vector<float>::load(const float* __restrict__ p)
+// True when all pointers are 16-byte aligned (a null pointer is).
+template <typename... P> __device__ __forceinline__ bool aligned(const P*... p)
 {
-    const float4 a = reinterpret_cast<const float4*>(p)[0], b = reinterpret_cast<const float4*>(p)[1];
-    v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
-}
-
-template <> __device__ __forceinline__ void Vector<float>::store(float* __restrict__ p) const
-{
-    reinterpret_cast<float4*>(p)[0] = make_float4(v[0], v[1], v[2], v[3]);
-    reinterpret_cast<float4*>(p)[1] = make_float4(v[4], v[5], v[6], v[7]);
-}
-
-// True when eight elements at p can be moved with 16-byte accesses.
-template <typename T> __device__ __forceinline__ bool aligned(const T* p)
-{
-    return (reinterpret_cast<unsigned long long>(p) & 15) == 0;
+    return ((reinterpret_cast<unsigned long long>(p) | ...) & 15) == 0;
 }

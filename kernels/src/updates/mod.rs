@@ -1,6 +1,7 @@
 //! Kernels outside the graph: what happens to gradients, weights and optimizer state between two
 //! backward passes. They differ from [`crate::ops`] in that they have no gradient, are no [`Op`s] and
-//! work on plain slices, most of them in place; each has its own folder with its tests all the same.
+//! most of them work in place; each has its own folder with its tests all the same. On the CPU they work on
+//! plain slices; functions over tensors choose the slice kernel or the CUDA kernel by where the tensors lie.
 //!
 //! All are parallel over chunks of fixed size, so that results do not depend on the number of threads.
 //!
@@ -11,6 +12,7 @@ pub mod adamw;
 pub mod cast;
 pub mod grad_norm;
 pub mod nf4;
+mod table;
 
 use medley_tensor::{Error, Result};
 

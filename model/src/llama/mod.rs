@@ -242,7 +242,7 @@ impl Llama {
     }
 
     fn embed(&self, ids: Arc<[u32]>) -> Result<Var> {
-        let op = Embedding { ids, output: self.placement.compute };
+        let op = Embedding { ids, output: Some(self.placement.compute) };
         let [x] = self.embed_tokens.var().embedding(op, &[])?;
         Ok(x)
     }

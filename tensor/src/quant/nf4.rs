@@ -70,25 +70,37 @@ const SMALLEST_ABSMAX: f32 = 1e-38;
 /// The 256-entry "dynamic" 8-bit code book (bitsandbytes `create_dynamic_map`, arXiv 1511.04561):
 /// seven decades, each split twice as finely as the one below, both signs, 0 and 1.
 pub fn dynamic_map() -> &'static [f32; 256] {
-    static MAP: LazyLock<[f32; 256]> = LazyLock::new(|| {
-        let mut map = [0.0f32; 256];
-        let mut next = 0;
-        for decade in 0..7i32 {
-            let parts = 1usize << decade;
-            let scale = 10f64.powi(decade - 6) as f32;
-            for i in 0..parts {
-                let mean = scale * ((linspace(i, parts) + linspace(i + 1, parts)) / 2.0);
-                map[next] = mean;
-                map[next + 1] = -mean;
-                next += 2;
+    static MAP: LazyLock<[f32; 256]> = LazyLock::new(|| build_map(true));
+    &MAP
+}
+
+/// The code book of values that are never negative (`create_dynamic_map(signed=False)`): the sign's bit
+/// splits every decade twice as finely.
+pub fn unsigned_dynamic_map() -> &'static [f32; 256] {
+    static MAP: LazyLock<[f32; 256]> = LazyLock::new(|| build_map(false));
+    &MAP
+}
+
+fn build_map(signed: bool) -> [f32; 256] {
+    let mut map = [0.0f32; 256];
+    let mut next = 0;
+    for decade in 0..7i32 {
+        let parts = 1usize << (decade + i32::from(!signed));
+        let scale = 10f64.powi(decade - 6) as f32;
+        for i in 0..parts {
+            let mean = scale * ((linspace(i, parts) + linspace(i + 1, parts)) / 2.0);
+            map[next] = mean;
+            next += 1;
+            if signed {
+                map[next] = -mean;
+                next += 1;
             }
         }
-        // 2 · (1 + 2 + … + 64) = 254 entries; map[254] stays 0.
-        map[255] = 1.0;
-        map.sort_by(f32::total_cmp);
-        map
-    });
-    &MAP
+    }
+    // 2 · (1 + 2 + … + 64) = 254 entries, or 2 + 4 + … + 128; map[254] stays 0.
+    map[255] = 1.0;
+    map.sort_by(f32::total_cmp);
+    map
 }
 
 /// Point i of `torch.linspace(0.1, 1, parts + 1)`: counted from the nearer end, fused multiply-add.

@@ -111,7 +111,11 @@ impl Tensor {
         if self.shape() == [rows, cols] && self.is_contiguous() {
             return Ok(());
         }
-        Err(Error::shape("to_device", format!("a whole NF4 matrix [{rows}, {cols}], not a view"), self.shape()))
+        Err(Error::shape(
+            "to_device",
+            format!("a whole NF4 matrix [{rows}, {cols}], not a view"),
+            self.shape(),
+        ))
     }
 
     fn upload(&self, device: &CudaDevice) -> Result<Tensor> {
@@ -168,6 +172,21 @@ impl Tensor {
     pub fn device_ptr(&self) -> Result<u64> {
         let start = self.device_buffer()?.ptr();
         Ok(if self.numel() == 0 { start } else { start + self.dtype().bytes_for(self.offset()) as u64 })
+    }
+
+    /// [`Tensor::device_ptr`] of elements that a kernel will write. Copies first when the storage is shared
+    /// or is more than this view, as [`Tensor::as_mut_slice`] does.
+    ///
+    /// # Errors
+    /// As [`Tensor::device_buffer`], and when device memory runs out.
+    pub fn device_ptr_mut(&mut self) -> Result<u64> {
+        let bytes = self.dtype().bytes_for(self.numel());
+        let whole = self.is_contiguous() && self.device_buffer()?.bytes() == bytes;
+        if Arc::get_mut(&mut self.storage).is_none() || !whole {
+            let device = self.device_buffer()?.device().clone();
+            *self = self.contiguous_on(&device)?;
+        }
+        self.device_ptr()
     }
 
     /// The NF4 matrix on a GPU, when that is what the tensor holds. Whole: views share it.

@@ -204,7 +204,7 @@ impl Device {
         }
     }
 
-    /// Opens the device.
+    /// Opens it; each call of `Sim` makes a simulated device of its own.
     ///
     /// # Errors
     /// When the card, its driver or its number is not there, or the driver is too old.

@@ -11,7 +11,6 @@ use crate::data::Dataset;
 use crate::mix::{PackedBatch, label_counts, pack};
 use medley_autograd::no_grad;
 use medley_model::{Labels, Llama, Pass};
-use medley_tensor::Tensor;
 
 /// What a step (or an evaluation) measured.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -122,7 +121,7 @@ pub fn run_examples(
                 let hidden = model.hidden(&sequences, &training.pass(i as u64))?;
                 let (loss, nll) = model.loss(&hidden, &labels)?;
                 drop(hidden);
-                loss.backward_with(Tensor::scalar(loss_scale).to_device(&loss.value().device())?)?;
+                loss.backward_scaled(loss_scale)?;
                 nll
             }
             None => no_grad(|| -> Result<_> {

@@ -6,12 +6,13 @@
 #[cfg(test)]
 pub(crate) mod tests;
 
-use super::rms_norm::{self, Saved, cpu, weight_for};
-use medley_tensor::{Cost, Error, Op, Result, Tensor, alloc};
+use super::rms_norm::{self, Saved, check_weight, cpu, cuda};
+use medley_tensor::{Cost, DType, Error, Op, Result, Tensor, alloc};
 use std::ops::RangeInclusive;
 
-/// `(residual [.., H] f32, delta [.., H] f32, weight [H] any float dtype) → (y [.., H], x [.., H])` with
-/// `x = residual + delta` and `y` its [`RmsNorm`](super::RmsNorm).
+/// `(residual [.., H], delta [.., H], weight [H] any float dtype) → (y [.., H], x [.., H])` with
+/// `x = residual + delta` and `y` its [`RmsNorm`](super::RmsNorm). Residual and delta are f32, on a GPU both
+/// f32, bf16 or f16; outputs and their gradients have that dtype, dw is f32.
 #[derive(Debug, Clone, Copy)]
 pub struct AddRmsNorm {
     /// Added to the mean square.
@@ -31,11 +32,18 @@ impl Op for AddRmsNorm {
             let expected = format!("a delta of the residual's shape {:?}", residual.shape());
             return Err(Error::shape(Self::NAME, expected, delta.shape()));
         }
-        let weight = weight_for(Self::NAME, residual, inputs[2])?;
+        check_weight(Self::NAME, residual, inputs[2])?;
         let (residual, delta) = (residual.contiguous()?, delta.contiguous()?);
+        if let Some(device) = residual.cuda_device() {
+            let (y, x, saved) = cuda::forward(device, &residual, Some(&delta), inputs[2], self.eps)?;
+            return Ok((vec![y, x], needs.contains(&true).then_some(saved)));
+        }
+        let weight = inputs[2].to_dtype(DType::F32)?.contiguous()?;
         let (mut y, mut x) = (alloc::take(residual.numel()), alloc::take(residual.numel()));
-        let inv_rms =
-            cpu::add_forward(residual.as_slice()?, delta.as_slice()?, &weight, self.eps, &mut y, &mut x);
+        let (a, b) = (residual.as_slice()?, delta.as_slice()?);
+        let inv_rms = cpu::add_forward(a, b, weight.as_slice()?, self.eps, &mut y, &mut x);
+        let rows = [inv_rms.len()];
+        let inv_rms = Tensor::from_vec(inv_rms, &rows)?;
         let (y, x) = (Tensor::from_vec(y, residual.shape())?, Tensor::from_vec(x, residual.shape())?);
         let saved = needs.contains(&true).then(|| Saved { x: x.clone(), weight, inv_rms });
         Ok((vec![y, x], saved))

@@ -1,9 +1,10 @@
 //! Token embedding: row `ids[t]` of the weight becomes row `t` of the output.
 //!
-//! Floor: memory-bound. Forward reads one weight row and writes one f32 row a token; backward writes
+//! Floor: memory-bound. Forward reads one weight row and writes one row a token; backward writes
 //! the whole f32 gradient `[V, H]` once and reads each output gradient once.
 
 pub(crate) mod cpu;
+pub(crate) mod cuda;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -11,12 +12,16 @@ use medley_tensor::{Cost, DType, Error, Op, Result, Tensor, alloc};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-/// `weight [V, H] any float dtype → [T, H] f32`, `T` being the number of `ids`. The gradient of the
-/// weight is f32 `[V, H]`.
+/// `weight [V, H] any float dtype → [T, H]`, `T` being the number of `ids`. The gradient of the weight is
+/// f32 `[V, H]`.
 #[derive(Debug, Clone)]
 pub struct Embedding {
     /// The row to take for each token, all below V.
     pub ids: Arc<[u32]>,
+    /// The dtype of the output: f32 on the CPU; f32, bf16 or f16 on a GPU, where it is the compute dtype
+    /// that the layers after it take over. `None`: f32 on the CPU, the weight's dtype on a GPU (f32 for
+    /// NF4).
+    pub output: Option<DType>,
 }
 
 impl Op for Embedding {
@@ -39,6 +44,14 @@ impl Op for Embedding {
                 weight.shape()
             );
             return Err(Error::value(Self::NAME, message));
+        }
+        if let Some(device) = weight.cuda_device() {
+            let default = if weight.dtype() == DType::Nf4 { DType::F32 } else { weight.dtype() };
+            let out = cuda::gather(device, weight, &self.ids, self.output.unwrap_or(default))?;
+            return Ok((vec![out], [v, h]));
+        }
+        if let Some(output) = self.output.filter(|d| *d != DType::F32) {
+            return Err(Error::dtype(Self::NAME, "f32 as the output on the CPU", output));
         }
         let mut out = alloc::take(self.ids.len() * h);
         let rows = cpu::Rows { ids: &self.ids, h, layout: weight.layout() };
@@ -65,6 +78,9 @@ impl Op for Embedding {
         needs: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         let Some(dy) = grads[0].as_ref().filter(|_| needs[0]) else { return Ok(vec![None]) };
+        if let Some(device) = dy.cuda_device() {
+            return Ok(vec![Some(cuda::scatter(device, dy, &self.ids, v, DType::F32, None)?)]);
+        }
         let mut dw = alloc::take(v * h);
         cpu::scatter_add(&self.ids, dy.contiguous()?.as_slice()?, h, &mut dw);
         Ok(vec![Some(Tensor::from_vec(dw, &[v, h])?)])

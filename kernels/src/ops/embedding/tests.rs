@@ -14,12 +14,12 @@ fn reference(w: &Array, ids: &[u32]) -> Array {
 
 pub(crate) fn check() {
     for (t, v, h) in [(1, 1, 1), (7, 3, 5), (0, 4, 2), (40, 11, 9), (3, 2, 0)] {
-        let op = Embedding { ids: ids(t, v) };
+        let op = Embedding { ids: ids(t, v), output: None };
         let ids = op.ids.clone();
         Check::new(op).input(&[v, h]).run(|i| vec![reference(&i[0], &ids)]);
     }
     // Views: a transposed weight, and rows of a larger one.
-    let op = Embedding { ids: ids(9, 4) };
+    let op = Embedding { ids: ids(9, 4), output: None };
     for w in [
         random(&[6, 4], 1, 1.0).transpose(0, 1).unwrap(),
         random(&[9, 6], 1, 1.0).narrow(0, 3, 4).unwrap(),
@@ -27,7 +27,7 @@ pub(crate) fn check() {
         Check::new(op.clone()).tensor(w, true).run(|i| vec![reference(&i[0], &op.ids)]);
     }
     for dtype in [DType::F16, DType::BF16, DType::Nf4] {
-        let op = Embedding { ids: ids(9, 5) };
+        let op = Embedding { ids: ids(9, 5), output: None };
         let ids = op.ids.clone();
         Check::new(op).frozen(&[5, 37], dtype).run(|i| vec![reference(&i[0], &ids)]);
     }
@@ -35,19 +35,19 @@ pub(crate) fn check() {
 
 #[test]
 fn same_bits_on_any_thread_count() {
-    Check::new(Embedding { ids: ids(3000, 50) }).input(&[50, 700]).same_on_any_thread_count();
+    Check::new(Embedding { ids: ids(3000, 50), output: None }).input(&[50, 700]).same_on_any_thread_count();
 }
 
 #[test]
 fn an_id_outside_the_vocabulary_is_named() {
     let w = random(&[5, 2], 1, 1.0);
-    let e = Embedding { ids: [1, 4, 5].into() }.forward(&[&w], &[false]).err().unwrap().to_string();
+    let e = Embedding { ids: [1, 4, 5].into(), output: None }.forward(&[&w], &[false]).err().unwrap().to_string();
     assert!(e.contains("id 5 at position 2") && e.contains("5 rows") && e.contains("[5, 2]"), "{e}");
 }
 
 #[test]
 fn wrong_weights_are_errors() {
-    let op = Embedding { ids: [0].into() };
+    let op = Embedding { ids: [0].into(), output: None };
     let flat = op.forward(&[&random(&[5], 1, 1.0)], &[false]).err().unwrap().to_string();
     assert!(flat.contains("[V, H]") && flat.contains("[5]"), "{flat}");
     let ints = Tensor::from_vec(vec![1u32; 4], &[2, 2]).unwrap();

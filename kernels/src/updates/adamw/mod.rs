@@ -3,8 +3,13 @@
 //! Floor: memory-bound, 28 bytes a parameter: reads parameter, gradient and both moments, writes all
 //! but the gradient, once each.
 
+pub mod blockwise;
+mod cuda;
+mod step;
 #[cfg(test)]
 mod tests;
+
+pub use step::{Moments, Parameter, Progress, Step, StepReport};
 
 use super::{CHUNK, same_length};
 use medley_tensor::{Error, Result};
@@ -50,12 +55,7 @@ impl AdamW {
         if self.step == 0 {
             return Err(Error::value("adamw", "step is 0; updates are counted from 1"));
         }
-        let step = self.step.min(i32::MAX as u64) as i32;
-        let decay = (1.0 - self.lr * self.weight_decay) as f32;
-        let (beta2, rest1, rest2) = (self.beta2 as f32, (1.0 - self.beta1) as f32, (1.0 - self.beta2) as f32);
-        let step_size = (self.lr / (1.0 - self.beta1.powi(step))) as f32;
-        let root_correction2 = (1.0 - self.beta2.powi(step)).sqrt() as f32;
-        let (eps, scale) = (self.eps as f32, self.grad_scale);
+        let constants = self.constants();
         (
             param.par_chunks_mut(CHUNK),
             grad.par_chunks(CHUNK),
@@ -65,12 +65,51 @@ impl AdamW {
             .into_par_iter()
             .for_each(|(param, grad, m, v)| {
                 for (((p, g), m), v) in param.iter_mut().zip(grad).zip(m).zip(v) {
-                    let g = g * scale;
-                    *m += rest1 * (g - *m);
-                    *v = *v * beta2 + rest2 * g * g;
-                    *p = *p * decay - step_size * *m / (v.sqrt() / root_correction2 + eps);
+                    constants.element(p, *g, m, v);
                 }
             });
         Ok(())
+    }
+
+    fn constants(&self) -> Constants {
+        let step = self.step.min(i32::MAX as u64) as i32;
+        Constants {
+            decay: self.decay(),
+            beta2: self.beta2 as f32,
+            rest1: (1.0 - self.beta1) as f32,
+            rest2: (1.0 - self.beta2) as f32,
+            step_size: (self.lr / (1.0 - self.beta1.powi(step))) as f32,
+            root_correction2: (1.0 - self.beta2.powi(step)).sqrt() as f32,
+            eps: self.eps as f32,
+            scale: self.grad_scale,
+        }
+    }
+
+    /// What weight decay leaves of the parameter.
+    fn decay(&self) -> f32 {
+        (1.0 - self.lr * self.weight_decay) as f32
+    }
+}
+
+/// A step's constants as the loop uses them.
+#[derive(Clone, Copy)]
+struct Constants {
+    decay: f32,
+    beta2: f32,
+    rest1: f32,
+    rest2: f32,
+    step_size: f32,
+    root_correction2: f32,
+    eps: f32,
+    scale: f32,
+}
+
+impl Constants {
+    #[inline(always)]
+    fn element(&self, p: &mut f32, g: f32, m: &mut f32, v: &mut f32) {
+        let g = g * self.scale;
+        *m += self.rest1 * (g - *m);
+        *v = *v * self.beta2 + self.rest2 * g * g;
+        *p = *p * self.decay - self.step_size * *m / (v.sqrt() / self.root_correction2 + self.eps);
     }
 }

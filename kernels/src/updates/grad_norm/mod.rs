@@ -2,10 +2,12 @@
 //!
 //! Floor: memory-bound, 4 bytes an element.
 
+pub(super) mod cuda;
 #[cfg(test)]
 mod tests;
 
 use super::CHUNK;
+use medley_tensor::{Result, Tensor};
 use rayon::prelude::*;
 
 /// `Σ g²` over all elements of all slices, in f64.
@@ -16,6 +18,26 @@ pub fn sum_of_squares(grads: &[&[f32]]) -> f64 {
     let chunks: Vec<&[f32]> = grads.iter().flat_map(|g| g.chunks(CHUNK)).collect();
     let sums: Vec<f64> = chunks.into_par_iter().map(chunk_sum).collect();
     sums.iter().sum()
+}
+
+/// The L2 norm of all gradients (f32, all on one device); non-finite exactly when an element is. On a GPU
+/// this waits for the result.
+///
+/// # Errors
+/// For other dtypes, gradients on different devices, and when device memory runs out.
+pub fn grad_norm(grads: &[&Tensor]) -> Result<f64> {
+    if let Some(device) = grads.iter().find_map(|g| g.cuda_device()) {
+        return cuda::grad_norm(device, grads);
+    }
+    let grads = grads.iter().map(|g| g.contiguous()).collect::<Result<Vec<_>>>()?;
+    let slices = grads.iter().map(|g| g.as_slice::<f32>()).collect::<Result<Vec<_>>>()?;
+    Ok(sum_of_squares(&slices).sqrt())
+}
+
+/// The factor that brings a gradient of L2 norm `norm` down to `max_norm` (PyTorch's
+/// `clip_grad_norm_`); 1 when it is smaller, or when `max_norm` is 0 (no clipping).
+pub fn clip_scale(norm: f64, max_norm: f64) -> f32 {
+    if max_norm <= 0.0 { 1.0 } else { (max_norm / (norm + 1e-6)).min(1.0) as f32 }
 }
 
 fn chunk_sum(chunk: &[f32]) -> f64 {
