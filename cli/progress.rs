@@ -242,6 +242,10 @@ fn measured(entry: &LogEntry) -> String {
     }
     parts.extend(entry.get("grad_norm").map(|norm| format!("grad_norm {norm:.3}")));
     parts.extend(entry.get("learning_rate").map(|rate| format!("lr {rate:.3e}")));
+    if let Some(scale) = entry.get("loss_scale") {
+        let skipped = entry.get("skipped_steps").unwrap_or(0.0);
+        parts.push(format!("loss_scale {scale} ({skipped} skipped)"));
+    }
     parts.extend(entry.get("tokens_per_second").map(|rate| format!("{rate:.0} tokens/s")));
     parts.join("  ")
 }

@@ -165,11 +165,11 @@ pub const OPTIMISATION: &[Opt] = &[
     Opt::field(
         Section::Train,
         "optim",
-        Choice(&["adamw_torch", "adamw_torch_fused", "adamw_hf"]),
+        Choice(&["adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw_8bit", "adamw_bnb_8bit", "paged_adamw_8bit"]),
         "AdamW, under Hugging Face's names for it",
     )
     .on(TRAIN)
-    .instead("AdamW is the one optimizer here; with adapters its state is small, so 8-bit and paged ones save little"),
+    .instead("AdamW is the one optimizer here, in f32 or 8 bits"),
     Opt::field(Section::Train, "weight_decay", Float, "AdamW's decoupled weight decay").on(TRAIN),
     Opt::field(Section::Train, "adam_beta1", Float, "AdamW's β₁").on(TRAIN),
     Opt::field(Section::Train, "adam_beta2", Float, "AdamW's β₂").on(TRAIN),

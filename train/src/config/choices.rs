@@ -94,6 +94,9 @@ pub enum Optimizer {
     #[default]
     #[serde(alias = "adamw_torch_fused", alias = "adamw_hf")]
     AdamwTorch,
+    /// AdamW with its moments in 8 bits (arXiv 2110.02861).
+    #[serde(rename = "adamw_8bit", alias = "adamw_bnb_8bit", alias = "paged_adamw_8bit")]
+    Adamw8bit,
 }
 
 /// When something recurring happens.

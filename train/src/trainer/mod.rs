@@ -12,14 +12,15 @@ mod tests;
 pub use evaluate::{evaluate, evaluation_entry};
 pub use step::{StepLoss, Training, Weighing, run_examples};
 
-use crate::config::{IntervalStrategy, Resume, Stage, TrainConfig};
+use crate::config::{IntervalStrategy, Optimizer, Resume, Stage, TrainConfig};
 use crate::data::Dataset;
 use crate::events::{Event, EventSink, Plan, Summary};
 use crate::mix::{Sampler, SamplerOptions};
 use crate::schedule::{Schedule, interval, total_steps};
 use crate::state::{LogEntry, TrainerState, write_json, write_results};
 use crate::{Error, Result, plot};
-use medley_autograd::optim::{AdamW, AdamWConfig, clip_scale};
+use medley_autograd::optim::{AdamW, AdamWConfig, StepSettings};
+use medley_autograd::{GradScaler, ScalerConfig};
 use medley_model::adapter::LoraConfig;
 use medley_model::tokenizer::Tokenizer;
 use medley_model::{Llama, export};
@@ -44,6 +45,8 @@ struct Trainer<'a> {
     weighing: Weighing,
     sampler: Sampler,
     optimizer: AdamW,
+    /// Only where gradients are f16: their range is small.
+    scaler: Option<GradScaler>,
     schedule: Schedule,
     state: TrainerState,
     progress: Progress,
@@ -194,9 +197,14 @@ impl<'a> Trainer<'a> {
                 beta2: args.adam_beta2,
                 eps: args.adam_epsilon,
                 weight_decay: args.weight_decay,
+                eight_bit: args.optim == Optimizer::Adamw8bit,
             },
             model.params(),
         )?;
+        let scaler = match model.placement().compute {
+            DType::F16 => Some(GradScaler::new(ScalerConfig::default())?),
+            _ => None,
+        };
         let schedule = Schedule::new(args, total_steps);
         let state = TrainerState {
             max_steps: total_steps,
@@ -216,6 +224,7 @@ impl<'a> Trainer<'a> {
             weighing,
             sampler,
             optimizer,
+            scaler,
             schedule,
             state,
             progress: Progress::default(),
@@ -244,7 +253,7 @@ impl<'a> Trainer<'a> {
             self.evaluate(sink)?;
         }
         for step in first..self.total_steps {
-            let measured = self.step(step)?;
+            let measured = self.step(step, sink)?;
             tokens += measured.loss.tokens;
             self.state.global_step = step + 1;
             self.state.epoch = (step + 1) as f64 / self.sampler.steps_per_epoch() as f64;
@@ -263,6 +272,7 @@ impl<'a> Trainer<'a> {
                     self.data.tasks.names(),
                     &self.weighing.alpha,
                     rate,
+                    self.scaler.as_ref(),
                 );
                 self.state.log(entry.clone());
                 sink.event(&Event::StepLogged(entry));
@@ -322,13 +332,15 @@ impl<'a> Trainer<'a> {
     }
 
     /// Forward, backward and update of step `step`, counted from 0.
-    fn step(&mut self, step: u64) -> Result<Measured> {
+    fn step(&mut self, step: u64, sink: &mut dyn EventSink) -> Result<Measured> {
+        let loss_scale = self.scaler.as_ref().map_or(1.0, GradScaler::scale);
         let args = &self.config.train;
         let indices = self.sampler.step(step).to_vec();
         let training = Training {
             seed: self.config.run.seed,
             first_micro_batch: step * args.gradient_accumulation_steps as u64,
             checkpoint: args.gradient_checkpointing,
+            loss_scale,
         };
         let loss = run_examples(
             &self.model,
@@ -341,13 +353,25 @@ impl<'a> Trainer<'a> {
         if !loss.loss.is_finite() {
             return Err(self.non_finite("loss", &loss, step, &indices));
         }
-        let grad_norm = self.optimizer.grad_norm()?;
-        if !grad_norm.is_finite() {
-            return Err(self.non_finite("gradient", &loss, step, &indices));
-        }
         let learning_rate = self.schedule.lr(step);
-        self.optimizer.step(learning_rate, clip_scale(grad_norm, args.max_grad_norm))?;
-        Ok(Measured { loss, grad_norm, learning_rate })
+        let max_grad_norm = args.max_grad_norm;
+        let report = self.optimizer.step(&StepSettings { learning_rate, max_grad_norm, loss_scale })?;
+        match &mut self.scaler {
+            Some(scaler) => {
+                scaler.update(report.skipped)?;
+                if report.skipped {
+                    sink.event(&Event::Warning(format!(
+                        "step {}: a gradient overflowed in half precision, so the step was skipped and the loss \
+                         scale lowered from {loss_scale} to {}",
+                        step + 1,
+                        scaler.scale()
+                    )));
+                }
+            }
+            None if report.skipped => return Err(self.non_finite("gradient", &loss, step, &indices)),
+            None => {}
+        }
+        Ok(Measured { loss, grad_norm: report.grad_norm, learning_rate, skipped: report.skipped })
     }
 
     fn non_finite(&self, what: &str, loss: &StepLoss, step: u64, indices: &[u32]) -> Error {

@@ -4,6 +4,7 @@
 use super::step::StepLoss;
 use crate::state::{LogEntry, TrainerState, write_json};
 use crate::{Error, Result};
+use medley_autograd::GradScaler;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -15,6 +16,8 @@ pub(super) struct Measured {
     /// Before clipping.
     pub grad_norm: f64,
     pub learning_rate: f64,
+    /// The gradients overflowed and nothing was updated; their norm is not finite then.
+    pub skipped: bool,
 }
 
 /// Sums over the steps of the run, and over those since the last log entry.
@@ -30,7 +33,7 @@ pub(super) struct Progress {
     /// Sums by task of their negative log-likelihoods and labelled tokens.
     nll: Vec<f64>,
     labelled: Vec<u64>,
-    /// Gradient norm and learning rate of the last of them.
+    /// Gradient norm and learning rate of the last of them that was not skipped.
     last: Option<[f64; 2]>,
 }
 
@@ -48,17 +51,21 @@ impl Progress {
         for (sum, labelled) in self.labelled.iter_mut().zip(&step.loss.labelled) {
             *sum += labelled;
         }
-        self.last = Some([step.grad_norm, step.learning_rate]);
+        if !step.skipped {
+            self.last = Some([step.grad_norm, step.learning_rate]);
+        }
     }
 
     /// The entry for the steps since the last one: loss is the mean over them, a task's loss is over
-    /// its labelled tokens in them. `alpha` holds each task's weight.
+    /// its labelled tokens in them. `alpha` holds each task's weight; a loss scaler adds its scale and how
+    /// many steps of the run it has skipped.
     pub fn take_entry(
         &mut self,
         state: &TrainerState,
         tasks: &[String],
         alpha: &[f64],
         tokens_per_second: f64,
+        scaler: Option<&GradScaler>,
     ) -> LogEntry {
         let mean = self.loss / self.steps.max(1) as f64;
         let mut entry = LogEntry::new(state.global_step, state.epoch).with("loss", mean);
@@ -73,6 +80,10 @@ impl Progress {
         if let Some([grad_norm, learning_rate]) = self.last {
             entry.set("grad_norm", grad_norm);
             entry.set("learning_rate", learning_rate);
+        }
+        if let Some(scaler) = scaler {
+            entry.set("loss_scale", f64::from(scaler.scale()));
+            entry.set("skipped_steps", scaler.skipped() as f64);
         }
         *self = Progress { run_loss: self.run_loss, ..Progress::default() };
         entry.with("tokens_per_second", tokens_per_second)

@@ -8,7 +8,7 @@ use crate::config::{Resume, TrainConfig};
 use crate::events::{Event, EventSink};
 use crate::state::{TrainerState, write_json};
 use crate::{Error, Result};
-use medley_tensor::Tensor;
+use medley_tensor::{DType, Tensor};
 use medley_tensor::io::Safetensors;
 use medley_tensor::ledger::{self, Category};
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 
 const OPTIMIZER: &str = "optimizer.safetensors";
 const RUN: &str = "run.json";
+/// The loss scale, where there is one.
+const SCALER: &str = "scaler.json";
 /// What else shapes the course of a run; a change is allowed, and said.
 const SETTINGS: &str = "settings.json";
 
@@ -139,12 +141,14 @@ impl Trainer<'_> {
 
     pub(super) fn write_optimizer(&self, folder: &Path) -> Result<()> {
         let mut tensors: Vec<(String, Tensor)> = vec![];
-        for (p, (m, v)) in self.optimizer.params().iter().zip(self.optimizer.moments()) {
+        for p in self.optimizer.params() {
             tensors.push((format!("param/{}", p.name()), p.value()));
-            tensors.push((format!("exp_avg/{}", p.name()), m.clone()));
-            tensors.push((format!("exp_avg_sq/{}", p.name()), v.clone()));
         }
+        tensors.extend(self.optimizer.state()?);
         write_tensors(&folder.join(OPTIMIZER), &tensors)?;
+        if let Some(scaler) = &self.scaler {
+            write_json(&folder.join(SCALER), &scaler.state())?;
+        }
         write_json(&folder.join(SETTINGS), &settings(self.config))?;
         write_json(&folder.join(RUN), &self.run_key())
     }
@@ -183,22 +187,25 @@ impl Trainer<'_> {
             )));
         }
         let file = Safetensors::open(folder.join(OPTIMIZER))?;
-        let mut moments = vec![];
         let kind = if self.lora.is_some() { Category::Adapters } else { Category::Weights };
         for p in self.optimizer.params() {
-            let name = p.name();
-            {
-                let _scope = ledger::scope(kind);
-                p.set(read_tensor(&file, &format!("param/{name}"), p)?)?;
-            }
-            let _scope = ledger::scope(Category::Optimizer);
-            moments.push((
-                read_tensor(&file, &format!("exp_avg/{name}"), p)?,
-                read_tensor(&file, &format!("exp_avg_sq/{name}"), p)?,
-            ));
+            let _scope = ledger::scope(kind);
+            let value = p.value();
+            let saved = read_tensor(&file, &format!("param/{}", p.name()), value.shape(), DType::F32)?;
+            p.set(saved.to_device(&value.device())?)?;
         }
         let state = TrainerState::read(folder)?;
-        self.optimizer.restore(state.global_step, moments)?;
+        // A skipped step moved nothing, so it does not count.
+        let mut updates = state.global_step;
+        if let Some(scaler) = &mut self.scaler {
+            let path = folder.join(SCALER);
+            let text = std::fs::read_to_string(&path).map_err(|e| {
+                bad(format!("{SCALER} cannot be read ({e}); was the run begun without fp16? resume it the same way"))
+            })?;
+            scaler.restore(serde_json::from_str(&text).map_err(|e| bad(format!("{SCALER}: {e}")))?)?;
+            updates = updates.saturating_sub(scaler.skipped());
+        }
+        self.optimizer.restore(updates, |name, shape, dtype| read_tensor(&file, name, shape, dtype))?;
         self.progress = Progress::read(folder)?;
         // The rhythm is this run's: an option changed for the resumed part takes effect.
         self.state = TrainerState {
