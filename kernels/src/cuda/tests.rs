@@ -9,8 +9,8 @@ fn values(n: usize) -> Tensor {
     let mut data = random(&[n], 7, 100.0).to_vec_f32().unwrap();
     // Ties, both ways, the ends of the ranges, a subnormal, and what is no number.
     let special = [
-        1.003_906_25,
-        1.011_718_75,
+        1.003_906_3,
+        1.011_718_8,
         1.000_488_3,
         1.001_464_8,
         65_504.0,
