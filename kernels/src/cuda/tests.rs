@@ -9,8 +9,19 @@ fn values(n: usize) -> Tensor {
     let mut data = random(&[n], 7, 100.0).to_vec_f32().unwrap();
     // Ties, both ways, the ends of the ranges, a subnormal, and what is no number.
     let special = [
-        1.003_906_25, 1.011_718_75, 1.000_488_3, 1.001_464_8, 65_504.0, 65_520.0, 3.4e38, 1e-40, 6e-8, -0.0,
-        f32::INFINITY, f32::NEG_INFINITY, f32::NAN,
+        1.003_906_3,
+        1.011_718_8,
+        1.000_488_3,
+        1.001_464_8,
+        65_504.0,
+        65_520.0,
+        3.4e38,
+        1e-40,
+        6e-8,
+        -0.0,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        f32::NAN,
     ];
     for (d, s) in data.iter_mut().zip(special) {
         *d = s;
@@ -65,7 +76,8 @@ fn operands_of_another_device_are_refused() {
     let t = random(&[4], 1, 1.0);
     let text = ptr("op", &here, &t).unwrap_err().to_string();
     assert!(text.contains("op") && text.contains("sim") && text.contains("cpu"), "{text}");
-    let view = random(&[4, 4], 1, 1.0).to_device(&Device::Cuda(here.clone())).unwrap().transpose(0, 1).unwrap();
+    let view =
+        random(&[4, 4], 1, 1.0).to_device(&Device::Cuda(here.clone())).unwrap().transpose(0, 1).unwrap();
     assert!(matches!(ptr("op", &here, &view), Err(Error::NotContiguous { op: "op", .. })));
     assert!(u32_arg("op", "rows", 1 << 32).is_err() && blocks_for("op", usize::MAX, 2).is_err());
 }

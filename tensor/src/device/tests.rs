@@ -131,7 +131,7 @@ fn nf4_travels_with_both_kinds_of_scales() {
 #[test]
 fn large_uploads_go_through_both_stages() {
     let device = sim();
-    let data: Vec<u8> = (0..(17 << 20) + 5).map(|i: usize| (i * 31 >> 3) as u8).collect();
+    let data: Vec<u8> = (0..(17 << 20) + 5).map(|i: usize| ((i * 31) >> 3) as u8).collect();
     let buffer = device.upload(&data).unwrap();
     let mut back = vec![0; 1000];
     for offset in [0, (8 << 20) - 500, (16 << 20) - 3, data.len() - 1000] {
