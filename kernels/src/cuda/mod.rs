@@ -64,7 +64,9 @@ pub(crate) fn blocks_for(op: &'static str, n: usize, per_block: usize) -> Result
     let blocks = n.div_ceil(per_block);
     match i32::try_from(blocks) {
         Ok(blocks) => Ok(blocks as u32),
-        Err(_) => Err(Error::value(op, format!("{n} items make {blocks} blocks, and a grid has at most 2^31 - 1"))),
+        Err(_) => {
+            Err(Error::value(op, format!("{n} items make {blocks} blocks, and a grid has at most 2^31 - 1")))
+        }
     }
 }
 

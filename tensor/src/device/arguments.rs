@@ -77,7 +77,10 @@ impl Header {
             message: format!("there is no `{what}` directive; this is not PTX text"),
         };
         let after = |directive: &str| {
-            ptx.lines().find_map(|l| l.trim().strip_prefix(directive)).map(str::trim).ok_or_else(|| bad(directive))
+            ptx.lines()
+                .find_map(|l| l.trim().strip_prefix(directive))
+                .map(str::trim)
+                .ok_or_else(|| bad(directive))
         };
         let version = after(".version")?
             .split_once('.')

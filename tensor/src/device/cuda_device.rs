@@ -252,7 +252,10 @@ impl CudaDevice {
         let refuse = |message: String| Err(DriverError::Launch { entry: entry.to_string(), message }.into());
         let threads: u64 = config.block.iter().map(|&n| u64::from(n)).product();
         if !(1..=1024).contains(&threads) {
-            return refuse(format!("{:?} are {threads} threads a block, and 1 to 1024 are possible", config.block));
+            return refuse(format!(
+                "{:?} are {threads} threads a block, and 1 to 1024 are possible",
+                config.block
+            ));
         }
         if config.grid[1] > 65_535 || config.grid[2] > 65_535 || config.grid[0] > i32::MAX as u32 {
             return refuse(format!("a grid of {:?} exceeds 2147483647 × 65535 × 65535 blocks", config.grid));

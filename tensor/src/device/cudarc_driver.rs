@@ -1,11 +1,11 @@
 //! NVIDIA's driver through cudarc, loaded at run time: the binary starts on machines without it. The only
 //! file that names cudarc.
 
+use super::DriverError;
 use super::arguments::{Header, KernelArg};
 use super::driver::{
     DeviceInfo, Driver, DriverResult, Event, Function, HostPointer, LaunchConfig, Module, Stream,
 };
-use super::DriverError;
 use cudarc::driver::{result, sys};
 use std::ffi::{CString, c_void};
 use std::ptr::NonNull;
@@ -36,7 +36,10 @@ fn named<T>(call: &'static str, result: Result<T, result::DriverError>) -> Drive
         let word = |text: Result<&std::ffi::CStr, result::DriverError>| {
             text.map_or_else(|_| format!("error {:?}", error.0), |t| t.to_string_lossy().into_owned())
         };
-        DriverError::Api { call, message: format!("{} ({})", word(error.error_string()), word(error.error_name())) }
+        DriverError::Api {
+            call,
+            message: format!("{} ({})", word(error.error_string()), word(error.error_name())),
+        }
     })
 }
 
@@ -112,7 +115,9 @@ impl CudarcDriver {
             multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
             // SAFETY: `device` came from cuDeviceGet.
             total_memory: named("cuDeviceTotalMem", unsafe { result::device::total_mem(device) })?,
-            max_shared_per_block: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+            max_shared_per_block: attribute(
+                Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
+            )?,
             driver_version: (version / 1000, version % 1000 / 10),
             simulated: false,
         };
@@ -264,7 +269,8 @@ impl Driver for CudarcDriver {
         if shared_bytes > SHARED_WITHOUT_OPT_IN {
             use sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as MAX_DYNAMIC;
             // SAFETY: `handle` is a function of a loaded module.
-            let set = unsafe { result::function::set_function_attribute(handle, MAX_DYNAMIC, shared_bytes as i32) };
+            let set =
+                unsafe { result::function::set_function_attribute(handle, MAX_DYNAMIC, shared_bytes as i32) };
             after_kernels("cuFuncSetAttribute", set)?;
         }
         let mut bits: Vec<u64> = arguments.iter().map(KernelArg::bits).collect();
@@ -340,7 +346,9 @@ impl Driver for CudarcDriver {
         self.current()?;
         match stream {
             // SAFETY: a live stream of this context.
-            Some(s) => after_kernels("cuStreamSynchronize", unsafe { result::stream::synchronize(stream_of(s)) }),
+            Some(s) => {
+                after_kernels("cuStreamSynchronize", unsafe { result::stream::synchronize(stream_of(s)) })
+            }
             None => after_kernels("cuCtxSynchronize", result::ctx::synchronize()),
         }
     }

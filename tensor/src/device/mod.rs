@@ -24,7 +24,9 @@ mod tests;
 pub use arguments::{KernelArg, Ptx};
 pub use cuda_device::{CudaDevice, DeviceBuffer};
 pub use cudarc_driver::CudarcDriver;
-pub use driver::{DeviceInfo, Driver, DriverResult, Event, Function, HostPointer, LaunchConfig, Module, Stream};
+pub use driver::{
+    DeviceInfo, Driver, DriverResult, Event, Function, HostPointer, LaunchConfig, Module, Stream,
+};
 pub use error::{DriverError, OutOfMemory};
 pub use nf4::{CudaAbsmax, CudaNf4};
 pub use pinned::PinnedBuffer;

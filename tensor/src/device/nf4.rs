@@ -87,7 +87,9 @@ impl CudaNf4 {
         self.codes.bytes()
             + match &self.absmax {
                 CudaAbsmax::F32(scales) => scales.bytes(),
-                CudaAbsmax::Double { codes, table, scales, .. } => codes.bytes() + table.bytes() + scales.bytes(),
+                CudaAbsmax::Double { codes, table, scales, .. } => {
+                    codes.bytes() + table.bytes() + scales.bytes()
+                }
             }
     }
 

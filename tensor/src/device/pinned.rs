@@ -86,7 +86,13 @@ impl PinnedBuffer {
     ///
     /// # Errors
     /// When they do not fit.
-    pub fn copy_from(&mut self, from: &DeviceBuffer, offset: usize, bytes: usize, stream: Stream) -> Result<()> {
+    pub fn copy_from(
+        &mut self,
+        from: &DeviceBuffer,
+        offset: usize,
+        bytes: usize,
+        stream: Stream,
+    ) -> Result<()> {
         let address = self.range("copy_from", from, offset, bytes)?;
         let driver = self.driver.clone();
         let target = &mut self.as_mut_slice()?[..bytes];

@@ -13,8 +13,8 @@
 //! end, and any use after it was dropped, is found.
 
 use super::Driver;
-use super::driver::DriverResult;
 use super::DriverError;
+use super::driver::DriverResult;
 use std::collections::{BTreeMap, BTreeSet};
 
 const GRAIN: usize = 512;
@@ -182,8 +182,10 @@ impl Pool {
         let small = self.is_small(merged.segment);
         let mut start = address;
         let mergeable = |b: &Block| b.live.is_none() && b.segment == merged.segment;
-        let next = self.blocks.range(address + 1..).next().map(|(a, b)| (*a, *b)).filter(|(_, b)| mergeable(b));
-        let previous = self.blocks.range(..address).next_back().map(|(a, b)| (*a, *b)).filter(|(_, b)| mergeable(b));
+        let next =
+            self.blocks.range(address + 1..).next().map(|(a, b)| (*a, *b)).filter(|(_, b)| mergeable(b));
+        let previous =
+            self.blocks.range(..address).next_back().map(|(a, b)| (*a, *b)).filter(|(_, b)| mergeable(b));
         if let Some((at, neighbour)) = next {
             self.blocks.remove(&at);
             self.free.remove(&(small, neighbour.bytes, at));

@@ -4,13 +4,13 @@
 //! a later copy or synchronisation and the device is unusable afterwards; memory is undefined until
 //! written (reading it is a finding); and allocations and launches can be made to fail.
 
+use super::DriverError;
 use super::arguments::{self, Header, KernelArg};
 use super::driver::{
     DeviceInfo, Driver, DriverResult, Event, Function, HostPointer, LaunchConfig, Module, Stream,
 };
-use super::DriverError;
-use crate::{Error, Result};
 use super::stand_in::{self as ptxsim, Checks, Counts, Gpu, GpuConfig, GpuError, Launch, Loaded};
+use crate::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -75,9 +75,9 @@ impl SimOptions {
         let mut options = SimOptions::default();
         if let Some(text) = std::env::var_os("MEDLEY_SIM_SM") {
             let text = text.to_string_lossy();
-            let sm: u32 = text
-                .parse()
-                .map_err(|_| Error::value("MEDLEY_SIM_SM", format!("expected a number such as 86, got `{text}`")))?;
+            let sm: u32 = text.parse().map_err(|_| {
+                Error::value("MEDLEY_SIM_SM", format!("expected a number such as 86, got `{text}`"))
+            })?;
             options.compute_capability = (sm / 10, sm % 10);
         }
         Ok(options)

@@ -59,7 +59,11 @@ impl Gpu {
     pub fn alloc(&mut self, bytes: u64) -> Result<u64, GpuError> {
         let used: u64 = self.memory.values().map(|m| m.len() as u64).sum();
         if used + bytes > self.total {
-            return Err(GpuError::OutOfMemory { requested: bytes, free: self.total - used, total: self.total });
+            return Err(GpuError::OutOfMemory {
+                requested: bytes,
+                free: self.total - used,
+                total: self.total,
+            });
         }
         let at = self.next;
         self.next += bytes.next_multiple_of(256) + 256;

@@ -95,5 +95,4 @@ mod tests {
         assert_eq!(widen(&mut dimensions, 2, 0), 2, "not contiguous inside");
         assert_eq!(merged(&Layout::contiguous(&[3]).broadcast_to(&[5, 3]).unwrap()), [(3, 1), (5, 0)]);
     }
-
 }

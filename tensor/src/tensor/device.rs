@@ -111,7 +111,11 @@ impl Tensor {
         if self.shape() == [rows, cols] && self.is_contiguous() {
             return Ok(());
         }
-        Err(Error::shape("to_device", format!("a whole NF4 matrix [{rows}, {cols}], not a view"), self.shape()))
+        Err(Error::shape(
+            "to_device",
+            format!("a whole NF4 matrix [{rows}, {cols}], not a view"),
+            self.shape(),
+        ))
     }
 
     fn upload(&self, device: &CudaDevice) -> Result<Tensor> {

@@ -138,7 +138,8 @@ mod tests {
         // Means of neighbours in linspace(0.1, 1, 2^(d+1) + 1), times 10^(d-6), worked out by hand.
         let map = unsigned_dynamic_map();
         assert_eq!((map[0], map[255]), (0.0, 1.0));
-        for (i, want) in [(1, 3.25e-7), (2, 7.75e-7), (3, 2.125e-6), (126, 0.099_296_875), (254, 0.996_484_4)] {
+        for (i, want) in [(1, 3.25e-7), (2, 7.75e-7), (3, 2.125e-6), (126, 0.099_296_875), (254, 0.996_484_4)]
+        {
             assert!((map[i] - want).abs() < 2e-7 * want, "entry {i}: {} for {want}", map[i]);
         }
         for half in tables().chunks(512) {
