@@ -179,7 +179,8 @@ impl Llama {
                 q.attention(Attention { cu_seqlens: cu_seqlens.clone(), scale, window: None }, &[k, v])?;
             Ok(o)
         };
-        let [mut residual] = self.embed_tokens.var().embedding(Embedding { ids: input.ids.clone() }, &[])?;
+        let [mut residual] =
+            self.embed_tokens.var().embedding(Embedding { ids: input.ids.clone(), output: None }, &[])?;
         let mut delta: Option<Var> = None;
         for layer in &self.layers {
             let (r, d) = if pass.checkpoint {
@@ -211,7 +212,7 @@ impl Llama {
     ) -> Result<Var> {
         let longest = positions.iter().max().map_or(0, |p| *p as usize + 1);
         let rotary = Rotary { table: self.rope.table(longest)?, positions };
-        let [mut residual] = self.embed_tokens.var().embedding(Embedding { ids }, &[])?;
+        let [mut residual] = self.embed_tokens.var().embedding(Embedding { ids, output: None }, &[])?;
         let mut delta: Option<Var> = None;
         for layer in &self.layers {
             let (r, d) = layer.forward(&residual, delta.as_ref(), &rotary, &Pass::default(), attend)?;
@@ -247,6 +248,7 @@ impl Llama {
             rows: labels.rows.clone(),
             targets: labels.targets.clone(),
             weights: labels.weights.clone(),
+            expected_upstream: 1.0,
         };
         let [loss, nll] = hidden.linear_cross_entropy(op, &[&self.head()])?;
         Ok((loss, nll.value().clone()))

@@ -6,14 +6,12 @@
 //! `.tmp` is complete, and its checksums prove it.
 
 use crate::{Error, Result};
-use medley_autograd::Param;
-use medley_tensor::Tensor;
 use medley_tensor::io::{Safetensors, SafetensorsWriter, StoredDType, TensorSpec, sync_folder, write_atomic};
+use medley_tensor::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 const MANIFEST: &str = "manifest.json";
 
@@ -185,40 +183,53 @@ pub fn newest_intact(output_dir: &Path, warn: &mut dyn FnMut(String)) -> Result<
     Ok(None)
 }
 
-/// Writes f32 tensors under names.
+/// Writes f32 and u8 tensors under names.
 ///
 /// # Errors
 /// When the file cannot be written.
 pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
-    let specs: Vec<TensorSpec> =
-        tensors.iter().map(|(n, t)| TensorSpec::new(n.clone(), StoredDType::F32, t.shape())).collect();
+    let specs: Vec<TensorSpec> = tensors
+        .iter()
+        .map(|(name, t)| {
+            let dtype = if t.dtype() == DType::U8 { StoredDType::U8 } else { StoredDType::F32 };
+            TensorSpec::new(name.clone(), dtype, t.shape())
+        })
+        .collect();
     let mut writer = SafetensorsWriter::create(path, &specs)?;
     for (name, t) in tensors {
-        writer.append(name, bytemuck::cast_slice(t.as_slice::<f32>()?))?;
+        let on_host = t.to_device(&Device::Cpu)?;
+        match t.dtype() {
+            DType::U8 => writer.append(name, on_host.as_slice::<u8>()?)?,
+            _ => writer.append(name, bytemuck::cast_slice(on_host.as_slice::<f32>()?))?,
+        }
     }
     writer.finish()?;
     Ok(())
 }
 
-/// Reads one f32 tensor of the shape of `param` into memory of its own.
+/// Reads one tensor, f32 or u8, into memory of its own.
 ///
 /// # Errors
 /// When it is missing or of another shape or dtype.
-pub fn read_tensor(file: &Safetensors, name: &str, param: &Arc<Param>) -> Result<Tensor> {
+pub fn read_tensor(file: &Safetensors, name: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
     let info = file.info(name)?;
-    let shape = param.value().shape().to_vec();
-    if info.shape != shape || info.dtype != StoredDType::F32 {
+    let stored = if dtype == DType::U8 { StoredDType::U8 } else { StoredDType::F32 };
+    if info.shape != shape || info.dtype != stored {
         return Err(bad(
             file.path(),
             format!(
-                "tensor `{name}` is {} {:?}; this run needs F32 {shape:?}",
+                "tensor `{name}` is {} {:?}; this run needs {} {shape:?}",
                 info.dtype.name(),
-                info.shape
+                info.shape,
+                stored.name()
             ),
         ));
     }
+    if dtype == DType::U8 {
+        return Ok(Tensor::from_vec(info.data().to_vec(), shape)?);
+    }
     let data: Vec<f32> = info.data().chunks_exact(4).map(bytemuck::pod_read_unaligned).collect();
-    Ok(Tensor::from_vec(data, &shape)?)
+    Ok(Tensor::from_vec(data, shape)?)
 }
 
 #[cfg(test)]

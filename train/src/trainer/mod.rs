@@ -19,7 +19,7 @@ use crate::mix::{Sampler, SamplerOptions};
 use crate::schedule::{Schedule, interval, total_steps};
 use crate::state::{LogEntry, TrainerState, write_json, write_results};
 use crate::{Error, Result, plot};
-use medley_autograd::optim::{AdamW, AdamWConfig, clip_scale};
+use medley_autograd::optim::{AdamW, AdamWConfig, StepSettings};
 use medley_model::adapter::LoraConfig;
 use medley_model::tokenizer::Tokenizer;
 use medley_model::{Llama, export};
@@ -194,6 +194,7 @@ impl<'a> Trainer<'a> {
                 beta2: args.adam_beta2,
                 eps: args.adam_epsilon,
                 weight_decay: args.weight_decay,
+                eight_bit: false,
             },
             model.params(),
         )?;
@@ -335,12 +336,13 @@ impl<'a> Trainer<'a> {
         if !loss.loss.is_finite() {
             return Err(self.non_finite("loss", &loss, step, &indices));
         }
-        let grad_norm = self.optimizer.grad_norm()?;
-        if !grad_norm.is_finite() {
+        let learning_rate = self.schedule.lr(step);
+        let settings = StepSettings { learning_rate, max_grad_norm: args.max_grad_norm, loss_scale: 1.0 };
+        let report = self.optimizer.step(&settings)?;
+        if report.skipped {
             return Err(self.non_finite("gradient", &loss, step, &indices));
         }
-        let learning_rate = self.schedule.lr(step);
-        self.optimizer.step(learning_rate, clip_scale(grad_norm, args.max_grad_norm))?;
+        let grad_norm = report.grad_norm;
         Ok(Measured { loss, grad_norm, learning_rate })
     }
 

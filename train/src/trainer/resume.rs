@@ -8,9 +8,9 @@ use crate::config::{Resume, TrainConfig};
 use crate::events::{Event, EventSink};
 use crate::state::{TrainerState, write_json};
 use crate::{Error, Result};
-use medley_tensor::Tensor;
 use medley_tensor::io::Safetensors;
 use medley_tensor::ledger::{self, Category};
+use medley_tensor::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -139,11 +139,10 @@ impl Trainer<'_> {
 
     pub(super) fn write_optimizer(&self, folder: &Path) -> Result<()> {
         let mut tensors: Vec<(String, Tensor)> = vec![];
-        for (p, (m, v)) in self.optimizer.params().iter().zip(self.optimizer.moments()) {
+        for p in self.optimizer.params() {
             tensors.push((format!("param/{}", p.name()), p.value()));
-            tensors.push((format!("exp_avg/{}", p.name()), m.clone()));
-            tensors.push((format!("exp_avg_sq/{}", p.name()), v.clone()));
         }
+        tensors.extend(self.optimizer.state()?);
         write_tensors(&folder.join(OPTIMIZER), &tensors)?;
         write_json(&folder.join(SETTINGS), &settings(self.config))?;
         write_json(&folder.join(RUN), &self.run_key())
@@ -183,22 +182,16 @@ impl Trainer<'_> {
             )));
         }
         let file = Safetensors::open(folder.join(OPTIMIZER))?;
-        let mut moments = vec![];
         let kind = if self.lora.is_some() { Category::Adapters } else { Category::Weights };
         for p in self.optimizer.params() {
-            let name = p.name();
-            {
-                let _scope = ledger::scope(kind);
-                p.set(read_tensor(&file, &format!("param/{name}"), p)?)?;
-            }
-            let _scope = ledger::scope(Category::Optimizer);
-            moments.push((
-                read_tensor(&file, &format!("exp_avg/{name}"), p)?,
-                read_tensor(&file, &format!("exp_avg_sq/{name}"), p)?,
-            ));
+            let _scope = ledger::scope(kind);
+            let value = p.value();
+            let saved = read_tensor(&file, &format!("param/{}", p.name()), value.shape(), DType::F32)?;
+            p.set(saved.to_device(&value.device())?)?;
         }
         let state = TrainerState::read(folder)?;
-        self.optimizer.restore(state.global_step, moments)?;
+        self.optimizer
+            .restore(state.global_step, |name, shape, dtype| read_tensor(&file, name, shape, dtype))?;
         self.progress = Progress::read(folder)?;
         // The rhythm is this run's: an option changed for the resumed part takes effect.
         self.state = TrainerState {
