@@ -170,6 +170,15 @@ impl Mma {
         2 * u64::from(m) * u64::from(n) * u64::from(k)
     }
 
+    /// Whether D is f16.
+    pub fn has_half_sums(&self) -> bool {
+        match self {
+            Mma::Float { half_sums, .. } => *half_sums,
+            Mma::Wmma(op) => op.d == Element::F16,
+            Mma::Integer { .. } | Mma::Double { .. } => false,
+        }
+    }
+
     /// Bits of an element of A, which is what the tensor cores' speed depends on.
     pub fn element_bits(&self) -> u32 {
         match *self {
