@@ -7,7 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use medley_autograd::optim::{AdamW, AdamWConfig};
+use medley_autograd::optim::{AdamW, AdamWConfig, StepSettings};
 use medley_model::adapter::{LoraConfig, Targets};
 use medley_model::{BaseStorage, Labels, Llama, ModelConfig, Pass, Placement, Sequences};
 use medley_tensor::DType;
@@ -48,7 +48,7 @@ impl Step {
             weights: vec![1.0 / n as f32; n].into(),
             loss_scale: 1.0,
         };
-        let config = AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 };
+        let config = AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, eight_bit: false };
         let optimizer = AdamW::new(config, model.params()).unwrap();
         Step { model, optimizer, input, labels }
     }
@@ -58,7 +58,8 @@ impl Step {
         let (loss, _) = self.model.loss(&hidden, &self.labels).unwrap();
         drop(hidden);
         loss.backward().unwrap();
-        self.optimizer.step(1e-4, 1.0).unwrap();
+        let settings = StepSettings { learning_rate: 1e-4, max_grad_norm: 0.0, loss_scale: 1.0 };
+        self.optimizer.step(&settings).unwrap();
     }
 }
 

@@ -293,6 +293,7 @@ mod tests {
             tasks: vec![("qa".into(), 3200), ("sum".into(), 1800)],
             trainable_parameters: 460_800,
             total_parameters: 134_515_008,
+            device: None,
         }
     }
 

@@ -105,10 +105,20 @@ impl AdamW {
                 let name = format!("{part}/{}", param.name());
                 let tensor = read(&name, slot.shape(), slot.dtype())?;
                 if tensor.shape() != slot.shape() {
-                    return Err(Error::shape("adamw", format!("{:?} for {name}", slot.shape()), tensor.shape()).into());
+                    return Err(Error::shape(
+                        "adamw",
+                        format!("{:?} for {name}", slot.shape()),
+                        tensor.shape(),
+                    )
+                    .into());
                 }
                 if tensor.dtype() != slot.dtype() {
-                    return Err(Error::dtype("adamw", format!("{} for {name}", slot.dtype()), tensor.dtype()).into());
+                    return Err(Error::dtype(
+                        "adamw",
+                        format!("{} for {name}", slot.dtype()),
+                        tensor.dtype(),
+                    )
+                    .into());
                 }
                 *slot = tensor.to_device(&slot.device())?;
             }
@@ -176,7 +186,8 @@ mod tests {
     }
 
     fn params(device: &Device, n: usize) -> Vec<Arc<Param>> {
-        let values = |shift: usize, n: usize| (0..n).map(|i| ((i * 7 + shift) % 23) as f32 * 0.1 - 1.0).collect();
+        let values =
+            |shift: usize, n: usize| (0..n).map(|i| ((i * 7 + shift) % 23) as f32 * 0.1 - 1.0).collect();
         [("layers.0.proj", n), ("layers.0.norm.weight", 37)]
             .into_iter()
             .enumerate()
@@ -214,7 +225,8 @@ mod tests {
             let params = params(&device, 300);
             let mut optimizer = AdamW::new(CONFIG, params.clone()).unwrap();
             let mut scaler = GradScaler::new(ScalerConfig::default()).unwrap();
-            for (step, bad) in [None, Some(f32::INFINITY), None, Some(f32::NAN), None].into_iter().enumerate() {
+            for (step, bad) in [None, Some(f32::INFINITY), None, Some(f32::NAN), None].into_iter().enumerate()
+            {
                 let (before, made) = (values(&params), optimizer.steps());
                 leave_gradients(&params, step, scaler.scale(), bad);
                 let report = optimizer.step(&settings(scaler.scale())).unwrap();
@@ -298,7 +310,11 @@ mod tests {
         let w = Param::new("w", Tensor::from_vec(vec![1.0f32, 2.0, 0.5], &[3]).unwrap()).unwrap();
         let loss = |w: &Arc<Param>| {
             let [y] = x().rms_norm(RmsNorm { eps: 1e-5 }, &[&w.var()]).unwrap();
-            let op = medley_kernels::ops::Reduce { kind: medley_kernels::ops::ReduceKind::Sum, dims: vec![], keepdim: false };
+            let op = medley_kernels::ops::Reduce {
+                kind: medley_kernels::ops::ReduceKind::Sum,
+                dims: vec![],
+                keepdim: false,
+            };
             let [y] = y.reduce(op, &[]).unwrap();
             y
         };

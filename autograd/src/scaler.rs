@@ -69,7 +69,10 @@ impl GradScaler {
             return refuse(format!("growth_factor is {}, it must be above 1", config.growth_factor));
         }
         if !(config.backoff_factor > 0.0 && config.backoff_factor < 1.0) {
-            return refuse(format!("backoff_factor is {}, it must be between 0 and 1", config.backoff_factor));
+            return refuse(format!(
+                "backoff_factor is {}, it must be between 0 and 1",
+                config.backoff_factor
+            ));
         }
         if config.growth_interval == 0 {
             return refuse("growth_interval is 0, it must be at least 1".into());
@@ -135,7 +138,10 @@ impl GradScaler {
     /// When the scale is not a positive number, or the tracker is past the interval.
     pub fn restore(&mut self, state: ScalerState) -> Result<()> {
         if !state.scale.is_finite() || state.scale <= 0.0 {
-            return Err(Error::value("grad_scaler", format!("a scale of {} is no positive number", state.scale)));
+            return Err(Error::value(
+                "grad_scaler",
+                format!("a scale of {} is no positive number", state.scale),
+            ));
         }
         if state.growth_tracker >= self.config.growth_interval {
             return Err(Error::value(
@@ -193,7 +199,10 @@ mod tests {
         assert_eq!(s, other);
         other.update(false).unwrap();
         assert_eq!((other.scale(), other.skipped()), (65_536.0, 1));
-        assert!(serde_json::from_str::<ScalerState>(r#"{"scale":1.0,"growth_tracker":0,"skipped":0,"x":1}"#).is_err());
+        assert!(
+            serde_json::from_str::<ScalerState>(r#"{"scale":1.0,"growth_tracker":0,"skipped":0,"x":1}"#)
+                .is_err()
+        );
     }
 
     #[test]

@@ -35,12 +35,12 @@ __device__ __forceinline__ const Entry *entry_of(const Entry *table, u32 entries
 
 __device__ __forceinline__ double block_sum(double x) {
     __shared__ double sums[THREADS / 32];
-#pragma unroll
+#pragma unroll 1
     for (int d = 16; d > 0; d >>= 1) x += __shfl_xor_sync(~0u, x, d);
     if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = x;
     __syncthreads();
     double sum = 0.0;
-#pragma unroll
+#pragma unroll 1
     for (int w = 0; w < THREADS / 32; ++w) sum += sums[w];
     return sum;
 }

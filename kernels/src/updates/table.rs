@@ -29,7 +29,10 @@ pub(super) fn number_chunks(op: &'static str, entries: &mut [Entry]) -> Result<u
         entry.first_chunk = next as u32;
         next += entry.n.div_ceil(super::CHUNK as u64);
         if next > i32::MAX as u64 {
-            return Err(Error::value(op, format!("{next} chunks of {} elements are more than a grid", super::CHUNK)));
+            return Err(Error::value(
+                op,
+                format!("{next} chunks of {} elements are more than a grid", super::CHUNK),
+            ));
         }
     }
     Ok(next as u32)

@@ -57,7 +57,8 @@ fn step(model: &Llama, loss_scale: f32, checkpoint: bool) -> (f64, Vec<(String, 
     let (loss, _) = model.loss(&hidden, &labels).unwrap();
     drop(hidden);
     loss.backward_scaled(loss_scale).unwrap();
-    let grads = model.params().iter().map(|p| {
+    let params = model.params();
+    let grads = params.iter().map(|p| {
         let grad = p.grad().unwrap_or_else(|| panic!("no gradient for {}", p.name())).to_vec_f32().unwrap();
         (p.name().to_string(), grad.iter().map(|g| g / loss_scale).collect())
     });

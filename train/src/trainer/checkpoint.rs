@@ -6,14 +6,12 @@
 //! `.tmp` is complete, and its checksums prove it.
 
 use crate::{Error, Result};
-use medley_autograd::Param;
 use medley_tensor::{DType, Device, Tensor};
 use medley_tensor::io::{Safetensors, SafetensorsWriter, StoredDType, TensorSpec, sync_folder, write_atomic};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 const MANIFEST: &str = "manifest.json";
 

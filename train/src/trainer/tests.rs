@@ -101,7 +101,7 @@ fn all(data: &Dataset) -> Vec<u32> {
 }
 
 fn optimizer(model: &Llama, weight_decay: f64) -> AdamW {
-    let config = AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay };
+    let config = AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay, eight_bit: false };
     AdamW::new(config, model.params()).unwrap()
 }
 
@@ -109,9 +109,9 @@ fn optimizer(model: &Llama, weight_decay: f64) -> AdamW {
 fn update(model: &Llama, optimizer: &mut AdamW, data: &Dataset, step: u64) -> (f64, f64) {
     let weighing = plain(data.tasks().len());
     let loss = run_examples(model, data, &all(data), 2, &weighing, training(step)).unwrap().loss;
-    let norm = optimizer.grad_norm().unwrap();
-    optimizer.step(LEARNING_RATE, clip_scale(norm, 1.0)).unwrap();
-    (loss, norm)
+    let settings = StepSettings { learning_rate: LEARNING_RATE, max_grad_norm: 1.0, loss_scale: 1.0 };
+    let report = optimizer.step(&settings).unwrap();
+    (loss, report.grad_norm)
 }
 
 /// Five clipped AdamW steps against the reference, with and without weight decay.

@@ -1,7 +1,7 @@
 //! Launches of `embedding.cu`, and the grouping that makes its backward deterministic.
 
 use super::Embedding;
-use crate::cuda::{blocks_for, launch, ptr, ptx, suffix, u32_arg, upload};
+use crate::cuda::{blocks_for, cast, launch, ptr, ptx, suffix, u32_arg, upload};
 use medley_tensor::device::{CudaAbsmax, CudaDevice, Device, KernelArg, Ptx};
 use medley_tensor::{DType, Error, Op, Result, Tensor};
 
@@ -14,15 +14,18 @@ const COLUMNS: usize = 8;
 /// Rows `ids` of `table` [V, h] as [T, h] of `dtype`.
 pub(crate) fn gather(device: &CudaDevice, table: &Tensor, ids: &[u32], dtype: DType) -> Result<Tensor> {
     let h = table.shape()[1];
-    let out = Tensor::empty_on(&Device::Cuda(device.clone()), &[ids.len(), h], dtype)?;
+    // NF4 rows are decoded in f32 and cast; an embedding in NF4 is a rarity.
+    let nf4 = table.nf4_on_device();
+    let decoded = if nf4.is_some() { DType::F32 } else { dtype };
+    let out = Tensor::empty_on(&Device::Cuda(device.clone()), &[ids.len(), h], decoded)?;
     if out.numel() == 0 {
-        return Ok(out);
+        return cast(&out, dtype);
     }
     let grid = [blocks_for(NAME, ids.len(), 1)?, 1, 1];
     let ids = upload(device, ids)?;
     let (to, ids) = (ptr(NAME, device, &out)?, KernelArg::Ptr(ids.ptr()));
     let (out_dtype, columns) = (suffix(NAME, dtype)?, u32_arg(NAME, "the row length", h)?);
-    if let Some(matrix) = table.nf4_on_device() {
+    if let Some(matrix) = nf4 {
         if h > 1 && table.strides()[1] != 1 {
             return Err(Error::dtype(NAME, "an NF4 weight by rows, not a transposed view", DType::Nf4));
         }
@@ -43,8 +46,8 @@ pub(crate) fn gather(device: &CudaDevice, table: &Tensor, ids: &[u32], dtype: DT
             columns,
             KernelArg::U64(table.offset() as u64),
         ];
-        launch(device, &PTX, &format!("embedding_fwd_nf4_{out_dtype}"), grid, BLOCK, 0, &arguments)?;
-        return Ok(out);
+        launch(device, &PTX, "embedding_fwd_nf4_f32", grid, BLOCK, 0, &arguments)?;
+        return cast(&out, dtype);
     }
     let code = match table.dtype() {
         DType::F32 => 0,

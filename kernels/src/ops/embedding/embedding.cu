@@ -64,39 +64,27 @@ __device__ const float NF4_CODE[16] = {
 // Rows of an NF4 matrix. Blocks of 64 run across rows, so an element's block is that of its flat index;
 // `nested` is null when the block scales are plain f32 (`scales`), else they are
 // map[nested[b]]·scales[b / 256] + offset.
-template <class Out>
-__device__ __forceinline__ void gather_nf4(Out *out, const unsigned char *codes, const unsigned char *nested,
-                                           const float *map, const float *scales, float offset, const u32 *ids,
-                                           u32 h, u64 first) {
+extern "C" __global__ void __launch_bounds__(256)
+    embedding_fwd_nf4_f32(float *out, const unsigned char *codes, const unsigned char *nested, const float *map,
+                          const float *scales, float offset, const u32 *ids, u32 h, u64 first) {
     const u64 start = first + (u64)ids[blockIdx.x] * h;
-    Out *to = out + (u64)blockIdx.x * h;
+    float *to = out + (u64)blockIdx.x * h;
 #pragma unroll 1
     for (u32 c = threadIdx.x; c < h; c += blockDim.x) {
         const u64 e = start + c, block = e >> 6;
         const u32 nibble = (codes[e >> 1] >> ((e & 1) ? 0 : 4)) & 15;
         const float scale =
             nested ? __fadd_rn(__fmul_rn(map[nested[block]], scales[block >> 8]), offset) : scales[block];
-        store_f32(to + c, NF4_CODE[nibble] * scale);
+        to[c] = NF4_CODE[nibble] * scale;
     }
 }
-
-#define FORWARD_NF4(out, Out)                                                                                  \
-    extern "C" __global__ void __launch_bounds__(256) embedding_fwd_nf4_##out(                                 \
-        Out *y, const unsigned char *codes, const unsigned char *nested, const float *map, const float *scales, \
-        float offset, const u32 *ids, u32 h, u64 first) {                                                      \
-        gather_nf4<Out>(y, codes, nested, map, scales, offset, ids, h, first);                                 \
-    }
-FORWARD_NF4(f32, float)
-FORWARD_NF4(bf16, bf16)
-FORWARD_NF4(f16, f16)
 
 // Rows summed by one thread: N columns, or one.
 template <int N, class In>
 __device__ __forceinline__ void sum_rows(void *out, u32 wide, u64 at, const In *dy, const u32 *token, u32 from, u32 to,
                                          u32 h, u32 c, float scale) {
     float sum[N] = {};
-    // Two rows in flight; the ragged path stays small.
-#pragma unroll N == 1 ? 1 : 2
+#pragma unroll 1
     for (u32 k = from; k < to; ++k) {
         const In *line = dy + (u64)token[k] * h + c;
         float x[N];

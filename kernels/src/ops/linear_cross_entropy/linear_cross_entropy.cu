@@ -29,7 +29,7 @@ __device__ __forceinline__ float exponential(float x) {
 
 // The block's sum of one f64 a thread, in a fixed order, in every thread.
 __device__ __forceinline__ double block_sum(double x, double *shared) {
-#pragma unroll
+#pragma unroll 1
     for (int d = 16; d > 0; d >>= 1) x += __shfl_xor_sync(~0u, x, d);
     __syncthreads();
     if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = x;
@@ -41,7 +41,7 @@ __device__ __forceinline__ double block_sum(double x, double *shared) {
 }
 
 __device__ __forceinline__ float block_max(float x, float *shared) {
-#pragma unroll
+#pragma unroll 1
     for (int d = 16; d > 0; d >>= 1) x = fmaxf(x, __shfl_xor_sync(~0u, x, d));
     if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = x;
     __syncthreads();
@@ -118,7 +118,7 @@ __device__ __forceinline__ void row(char *logits, u32 wide, u64 pitch, u32 vocab
     extern "C" __global__ void __launch_bounds__(THREADS)                                                      \
         linear_cross_entropy_fwd_##g(char *logits, u32 wide, u64 pitch, u32 vocab, const u32 *targets,         \
                                      const float *weights, float expected, float *nll) {                       \
-        row<G>(logits, wide, pitch, vocab, targets, weights, expected, nll);                                   \
+        row<G>(logits, sizeof(G) == 4 || wide, pitch, vocab, targets, weights, expected, nll);                                   \
     }
 ROWS(f32, float)
 ROWS(bf16, bf16)

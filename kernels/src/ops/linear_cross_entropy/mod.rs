@@ -6,8 +6,8 @@
 //!                                            dW          += ◄────dlogitsᵀ·chunk─────────────────┘
 //! ```
 //! Rows without a label cost nothing. Logits exist for one chunk of rows at a time and are gone before the
-//! op returns: both gradients are formed while they are there, for an upstream gradient of 1, and the
-//! backward pass only scales them (the idea of Liger Kernel's fused linear cross-entropy, arXiv 2410.10989).
+//! op returns: both gradients are formed while they are there, for the upstream gradient that is expected, and
+//! the backward pass only scales them (the idea of Liger Kernel's fused linear cross-entropy, arXiv 2410.10989).
 //!
 //! Floor: compute-bound, 2·R·V·H operations for the logits and as many for each gradient wanted.
 
@@ -41,9 +41,13 @@ pub struct LinearCrossEntropy {
     pub targets: Arc<[u32]>,
     /// What each counts in the loss.
     pub weights: Arc<[f32]>,
+    /// The gradient that the backward pass is expected to start from: 1, or the loss scale of f16 training.
+    /// Gradients are formed for it when the logits are there, so that in f16 they do not vanish before the
+    /// scale reaches them; another upstream gradient than the expected one only costs a multiplication.
+    pub expected_upstream: f32,
 }
 
-/// The gradients for an upstream gradient of 1.
+/// The gradients for an upstream gradient of [`LinearCrossEntropy::expected_upstream`].
 pub struct Saved {
     /// Of the labelled rows alone, `[R, H]`.
     d_rows: Option<Tensor>,
@@ -57,6 +61,10 @@ impl LinearCrossEntropy {
         let (r, t, w) = (self.rows.len(), self.targets.len(), self.weights.len());
         if r != t || r != w {
             return refuse(format!("{r} rows, {t} targets and {w} weights given; there must be one of each"));
+        }
+        if !self.expected_upstream.is_finite() || self.expected_upstream <= 0.0 {
+            let expected = self.expected_upstream;
+            return refuse(format!("expected_upstream is {expected}; it must be a positive number, 1 without loss scaling"));
         }
         for (j, (row, target)) in self.rows.iter().zip(&*self.targets).enumerate() {
             if *row as usize >= tokens {
@@ -93,6 +101,7 @@ impl Op for LinearCrossEntropy {
         let hidden = hidden.contiguous()?;
         let all = hidden.as_slice::<f32>()?;
         let r = self.rows.len();
+        let weights: Vec<f32> = self.weights.iter().map(|w| w * self.expected_upstream).collect();
         let mut nll = vec![0.0; r];
         let mut d_rows = needs[0].then(|| alloc::take(r * h));
         let mut d_weight = needs[1].then(|| alloc::take_zeroed(vocab * h));
@@ -111,7 +120,7 @@ impl Op for LinearCrossEntropy {
             let chunk = rows_of(chunk, end - start, h)?;
             let logits = &mut logits[..(end - start) * vocab];
             product(1.0, chunk, weight.t(), 0.0, logits)?;
-            let weights = needs.contains(&true).then_some(&self.weights[start..end]);
+            let weights = needs.contains(&true).then_some(&weights[start..end]);
             cpu::cross_entropy(logits, vocab, &self.targets[start..end], weights, &mut nll[start..end]);
             let d_logits = rows_of(logits, end - start, vocab)?;
             if let Some(d_rows) = &mut d_rows {
@@ -144,7 +153,7 @@ impl Op for LinearCrossEntropy {
             return Err(Error::value(Self::NAME, message));
         }
         let Some(upstream) = &grads[0] else { return Ok(vec![None, None]) };
-        let upstream = upstream.item()?;
+        let upstream = upstream.item()? / self.expected_upstream;
         let d_hidden = match &saved.d_rows {
             Some(d_rows) => {
                 let h = saved.hidden_shape.last().copied().unwrap_or(0);

@@ -49,6 +49,7 @@ fn labels(t: usize, v: usize, r: usize) -> LinearCrossEntropy {
         rows: (0..r).map(|_| rng.below(t) as u32).collect(),
         targets: (0..r).map(|_| rng.below(v) as u32).collect(),
         weights: (0..r).map(|_| rng.uniform_f32() * 0.2).collect(),
+        expected_upstream: 1.0,
     }
 }
 
@@ -101,6 +102,7 @@ fn extreme_and_non_finite_logits() {
         rows: [0].into(),
         targets: [1].into(),
         weights: [1.0].into(),
+        expected_upstream: 1.0,
     };
     let loss = |x: f32, w: [f32; 3]| {
         let hidden = Tensor::from_vec(vec![x], &[1, 1]).unwrap();
@@ -123,6 +125,7 @@ fn labels_that_do_not_fit_are_refused() {
             rows: rows.into(),
             targets: targets.into(),
             weights: vec![1.0; rows.len()].into(),
+            expected_upstream: 1.0,
         };
         op.forward(&[&hidden, &w], &[false; 2]).map(|_| ()).unwrap_err().to_string()
     };
@@ -136,4 +139,29 @@ fn labels_that_do_not_fit_are_refused() {
     let (_, saved) = labels(4, 9, 2).forward(&[&hidden, &w], &[true; 2]).unwrap();
     let nll_grad = [None, Some(random(&[2], 1, 1.0))];
     assert!(labels(4, 9, 2).backward(saved, &nll_grad, &[true; 2]).is_err());
+}
+
+/// What fp16 training does: gradients formed for the loss scale, then an upstream gradient equal to it, or
+/// (after a back-off) half of it.
+#[test]
+fn gradients_are_right_whatever_upstream_was_expected() {
+    let (hidden, w) = (random(&[6, 5], 1, 1.0), random(&[9, 5], 2, 1.0));
+    let gradients = |expected: f32, upstream: f32| -> Vec<f32> {
+        let op = LinearCrossEntropy { expected_upstream: expected, ..labels(6, 9, 5) };
+        let (_, saved) = op.forward(&[&hidden, &w], &[true; 2]).unwrap();
+        let grads = op.backward(saved, &[Some(Tensor::scalar(upstream)), None], &[true; 2]).unwrap();
+        grads.iter().flat_map(|g| g.as_ref().unwrap().to_vec_f32().unwrap()).collect()
+    };
+    let plain = gradients(1.0, 1.0);
+    for (expected, upstream) in [(1.0, 1024.0), (1024.0, 1024.0), (1024.0, 512.0)] {
+        for (got, want) in gradients(expected, upstream).iter().zip(&plain) {
+            let want = want * upstream;
+            assert!((got - want).abs() <= 1e-6 * want.abs(), "{expected} {upstream}: {got} for {want}");
+        }
+    }
+    for wrong in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+        let op = LinearCrossEntropy { expected_upstream: wrong, ..labels(6, 9, 5) };
+        let e = op.forward(&[&hidden, &w], &[true; 2]).map(|_| ()).unwrap_err().to_string();
+        assert!(e.contains("expected_upstream"), "{e}");
+    }
 }

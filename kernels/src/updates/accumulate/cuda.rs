@@ -1,6 +1,6 @@
 //! Launch of `accumulate.cu`.
 
-use crate::cuda::{blocks_for, launch, ptr, ptx, suffix};
+use crate::cuda::{blocks_for, cast, launch, ptr, ptx, suffix};
 use medley_tensor::device::{CudaDevice, KernelArg, Ptx};
 use medley_tensor::{DType, Error, Result, Tensor};
 
@@ -14,7 +14,8 @@ pub(super) fn add_into(device: &CudaDevice, acc: &mut Tensor, g: &Tensor) -> Res
     if acc.dtype() != DType::F32 && acc.dtype() != g.dtype() {
         return Err(Error::dtype(NAME, format!("{} as the sum has", acc.dtype()), g.dtype()));
     }
-    let entry = format!("accumulate_{}_{}", suffix(NAME, acc.dtype())?, suffix(NAME, g.dtype())?);
+    let g = &cast(g, acc.dtype())?;
+    let entry = format!("accumulate_{}", suffix(NAME, acc.dtype())?);
     let n = g.numel();
     let g = ptr(NAME, device, g)?;
     // Refuses a sum that lies elsewhere.

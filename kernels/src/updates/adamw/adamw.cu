@@ -147,7 +147,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             e->p[i] = p;
         }
         float2 most = make_float2(fabsf(m), v);
-#pragma unroll
+#pragma unroll 1
         for (u32 d = 16; d > 0; d >>= 1) {
             most.x = fmaxf(most.x, __shfl_xor_sync(~0u, most.x, d));
             most.y = fmaxf(most.y, __shfl_xor_sync(~0u, most.y, d));
