@@ -50,7 +50,6 @@ fn out_of_range_values_name_their_option_and_the_value() {
         (json!({"generate": {"temperature": 0.0}}), "temperature", "do_sample: false"),
         (json!({"generate": {"top_p": 1.1}}), "top_p", "1.1"),
         (json!({"run": {"num_threads": 0}}), "num_threads", "0"),
-        (json!({"run": {"device": "cuda:1"}}), "device", "cuda:1"),
         (json!({"model": {"quantization_bit": 8}}), "quantization_bit", "8"),
     ];
     for (value, key, part) in cases {
@@ -72,6 +71,7 @@ fn contradictions_say_what_to_drop() {
         (json!({"model": {"train_from_scratch": true}}), "train_from_scratch", "finetuning_type: full"),
         (json!({"data": {"val_size": 0.1, "eval_data_files": ["dev.jsonl"]}}), "val_size", "drop one"),
         (json!({"data": {"train_on_prompt": true, "mask_history": true}}), "mask_history", "drop one"),
+        (json!({"run": {"bf16": true, "fp16": true}}), "fp16", "bf16 is set too"),
         (json!({"train": {"lr_scheduler_type": "cosine_with_min_lr"}}), "lr_scheduler_kwargs", "min_lr_rate"),
         (json!({"train": {"lr_scheduler_kwargs": {"min_lr": 0.1}}}), "lr_scheduler_kwargs", "`min_lr`"),
     ];
