@@ -7,7 +7,6 @@ mod tests;
 
 use medley_tensor::quant::nf4::BLOCK;
 use medley_tensor::quant::{Absmax, AbsmaxRef, Error, Nf4Matrix, Result};
-use medley_tensor::storage::CpuStorage;
 use medley_tensor::{DType, Tensor};
 use rayon::prelude::*;
 
@@ -38,8 +37,7 @@ pub fn dequantize_tensor(t: &Tensor, dtype: DType) -> medley_tensor::Result<Tens
     {
         return cuda::dequantize(device, matrix, dtype);
     }
-    if t.cuda_device().is_none()
-        && let CpuStorage::Nf4 { matrix, .. } = t.cpu()
+    if let Some(matrix) = t.nf4()
         && whole(matrix.rows(), matrix.cols())
     {
         let mut out = vec![0.0; t.numel()];
