@@ -93,11 +93,7 @@ pub(crate) fn nf4_product(
 
     let x = (aligned(op, device, x, Order::KMajor, &[])?, x.rows);
     let (x, m) = x;
-    let (rows, layout) = match (transposed, m) {
-        (true, ..=32) => (32, "nt"),
-        (true, _) => (64, "nt"),
-        (false, _) => (64, "nn"),
-    };
+    let (rows, layout, shared) = if transposed { (32, "nt", 32 << 10) } else { (32, "nn", 18 << 10) };
     let depth = if transposed { k / 64 } else { k.div_ceil(32) };
     let blocks = m.div_ceil(rows) * n.div_ceil(128);
     let splits = match options.plan {
@@ -125,6 +121,6 @@ pub(crate) fn nf4_product(
     ]);
     let grid = [blocks_for(op, blocks, 1)?, 1, z_extent(op, splits)?];
     let entry = format!("gemm_nf4_{layout}_{rows}_{name}");
-    launch(device, &NF4, &entry, grid, [128, 1, 1], 48 << 10, &arguments)?;
+    launch(device, &NF4, &entry, grid, [128, 1, 1], shared, &arguments)?;
     output.finish()
 }

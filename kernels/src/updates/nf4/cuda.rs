@@ -1,7 +1,7 @@
 //! NF4 on a GPU, the same bits as on the CPU. See `nf4.cu`.
 
 use crate::cuda::gemm;
-use crate::cuda::{blocks_for, launch, ptr, ptx, suffix, upload};
+use crate::cuda::{blocks_for, launch, ptr, ptx, to_f32, upload};
 use medley_tensor::device::{CudaAbsmax, CudaDevice, CudaNf4, KernelArg, Ptx};
 use medley_tensor::quant::nf4::{BLOCK, NESTED_BLOCK, dynamic_map};
 use medley_tensor::{DType, Error, Result, Tensor, quant};
@@ -16,6 +16,7 @@ const NAME: &str = "nf4";
 /// When a value is not finite (the first one's index is named), and when device memory runs out.
 pub(super) fn quantize(device: &CudaDevice, t: &Tensor, double_quant: bool) -> Result<Tensor> {
     let [rows, cols] = *t.shape() else { return Err(Error::shape(NAME, "a matrix [rows, cols]", t.shape())) };
+    let t = &to_f32(t)?;
     let n = t.numel();
     let blocks = n.div_ceil(BLOCK);
     let codes = device.alloc(n.div_ceil(2))?;
@@ -28,8 +29,7 @@ pub(super) fn quantize(device: &CudaDevice, t: &Tensor, double_quant: bool) -> R
         KernelArg::Ptr(bad.ptr()),
         KernelArg::U64(n as u64),
     ];
-    let entry = format!("nf4_quantize_{}", suffix(NAME, t.dtype())?);
-    launch(device, &PTX, &entry, [blocks_for(NAME, blocks, 16)?, 1, 1], [256, 1, 1], 0, &arguments)?;
+    launch(device, &PTX, "nf4_quantize", [blocks_for(NAME, blocks, 16)?, 1, 1], [256, 1, 1], 0, &arguments)?;
     let mut index = [u64::MAX];
     device.download(&bad, 0, bytemuck::cast_slice_mut(&mut index))?;
     if let Ok(index) = usize::try_from(index[0])
