@@ -107,6 +107,7 @@ DEVICE void dense_gemm(GEMM_PARAMETERS, const Low &low) {
   constexpr int STAGE = LOW_AT + (LOW_RANK ? tile_bytes(RANK) : 0);
   extern __shared__ __align__(1024) char memory[];
   u32 shared = shared_address(memory);
+  keep(shared);
 
   u32 row, column;
   tile_of_block((m + BM - 1) / BM, (n + BN - 1) / BN, row, column);
@@ -125,7 +126,7 @@ DEVICE void dense_gemm(GEMM_PARAMETERS, const Low &low) {
   u32 copied = fused ? second : last; // tiles that the pipeline copies
   Loader<BM, A_K> load_a;
   Loader<BN, B_K> load_b;
-  Loader<RANK, B_K> load_low;
+  Loader<RANK, B_K> load_low = {};
   u32 next = tile;
   int left = 0; // k's of the current pair from tile `next` on; the loaders are started where none is
   auto load_next = [&](u32 stage) {
@@ -149,10 +150,10 @@ DEVICE void dense_gemm(GEMM_PARAMETERS, const Low &low) {
   int warp = threadIdx.x >> 5, wm = warp >> 1, wn = warp & 1;
   Fragments<BM, A_K, true> read_a;
   Fragments<BN, B_K, false> read_b;
-  Fragments<RANK, B_K, false> read_low;
+  Fragments<RANK, B_K, false> read_low = {};
   read_a.start(wm * (BM / 2));
   read_b.start(wn * (BN / 2));
-  read_low.start(wn * 16);
+  if (LOW_RANK) read_low.start(wn * 16);
   float acc[MT][NT][4] = {};
   float h[2][MT][2][4] = {}; // columns 32·half + 16·wn ..
 
@@ -187,36 +188,48 @@ DEVICE void dense_gemm(GEMM_PARAMETERS, const Low &low) {
       cp_async_wait<0>();
       __syncthreads();
     }
-    u32 fa[2][MT][4], fb[2][NT / 2][4];
-    unroll<2>([&](auto kk) {
-      unroll<MT>([&](auto i) { read_a.template load<AT(i), AT(kk)>(fa[AT(kk)][AT(i)], reading); });
-      unroll<NT / 2>([&](auto j) { read_b.template load<AT(j), AT(kk)>(fb[AT(kk)][AT(j)], reading_b); });
-    });
-    unroll<2>([&](auto kk) {
-      unroll<MT>([&](auto i) {
-        unroll<NT>([&](auto j) {
-          constexpr int I = AT(i), J = AT(j), KK = AT(kk);
-          T::mma(acc[I][J], fa[KK][I], fb[KK][J / 2][J % 2 * 2], fb[KK][J / 2][J % 2 * 2 + 1]);
+    if constexpr (LOW_RANK) {
+      // Bound by memory where it is used: rolled, which halves the code.
+#pragma unroll 1
+      for (int kk = 0; kk < 2; kk++) {
+        u32 fa[MT][4], fb[NT / 2][4];
+        auto from_a = read_a.at(kk);
+        auto from_b = read_b.at(kk);
+        unroll<MT>([&](auto i) { from_a.template load<AT(i), 0>(fa[AT(i)], reading); });
+        unroll<NT / 2>([&](auto j) { from_b.template load<AT(j), 0>(fb[AT(j)], reading_b); });
+        unroll<MT>([&](auto i) {
+          unroll<NT>([&](auto j) {
+            constexpr int I = AT(i), J = AT(j);
+            T::mma(acc[I][J], fa[I], fb[J / 2][J % 2 * 2], fb[J / 2][J % 2 * 2 + 1]);
+          });
+        });
+        if (fused && pipeline) {
+          auto from_low = read_low.at(kk);
+          unroll<2>([&](auto half) {
+            if (k2 > AT(half) * 32) {
+              u32 fl[4];
+              from_low.template load<AT(half) * 2, 0>(fl, reading + LOW_AT);
+              unroll<MT>([&](auto i) {
+                unroll<2>([&](auto j) { T::mma(h[AT(half)][AT(i)][AT(j)], fa[AT(i)], fl[AT(j) * 2], fl[AT(j) * 2 + 1]); });
+              });
+            }
+          });
+        }
+      }
+    } else {
+      u32 fa[2][MT][4], fb[2][NT / 2][4];
+      unroll<2>([&](auto kk) {
+        unroll<MT>([&](auto i) { read_a.template load<AT(i), AT(kk)>(fa[AT(kk)][AT(i)], reading); });
+        unroll<NT / 2>([&](auto j) { read_b.template load<AT(j), AT(kk)>(fb[AT(kk)][AT(j)], reading_b); });
+      });
+      unroll<2>([&](auto kk) {
+        unroll<MT>([&](auto i) {
+          unroll<NT>([&](auto j) {
+            constexpr int I = AT(i), J = AT(j), KK = AT(kk);
+            T::mma(acc[I][J], fa[KK][I], fb[KK][J / 2][J % 2 * 2], fb[KK][J / 2][J % 2 * 2 + 1]);
+          });
         });
       });
-    });
-    if constexpr (LOW_RANK) {
-      if (fused && pipeline) {
-        unroll<2>([&](auto half) {
-          if (AT(half) * 32 < k2) {
-            unroll<2>([&](auto kk) {
-              u32 fl[4];
-              read_low.template load<AT(half) * 2, AT(kk)>(fl, reading + LOW_AT);
-              unroll<MT>([&](auto i) {
-                unroll<2>([&](auto j) {
-                  constexpr int I = AT(i), J = AT(j), KK = AT(kk);
-                  T::mma(h[AT(half)][I][J], fa[KK][I], fl[J * 2], fl[J * 2 + 1]);
-                });
-              });
-            });
-          }
-        });
-      }
     }
     tile++;
     if (pipeline) {

@@ -51,7 +51,7 @@ extern "C" __global__ void __launch_bounds__(256)
     });
     __syncthreads();
     fetch(tile + 1);
-#pragma unroll 4
+#pragma unroll 2
     for (int kk = 0; kk < F32_DEPTH; kk++) {
       float4 x = load4(&as[kk][ty * 4]), y = load4(&bs[kk][tx * 4]);
       float xs[4] = {x.x, x.y, x.z, x.w}, ys[4] = {y.x, y.y, y.z, y.w};

@@ -15,10 +15,10 @@
 //   nn: tile [32 k][128 n] = 32 rows of 64 bytes. Lane (g, t) reads its warp's 16 bytes of rows 2t, 2t+1, 2t+8,
 //       2t+9 and uses nibble g of every word. Chunk c of row k lies at c ^ (k/2 & 3).
 //
-// Floor: N·K/2 bytes of codes + N·K/64 scales (4 or 1 byte), read once for every BM rows of x. Decoding takes 3.5
-// instructions a code: 224 a tile and warp in nt against 64 mma (BM = 64), which hide it where an mma takes 8
-// cycles or more.
-// Launch: grid (tiles, 1, splits), 128 threads, shared 4 stages: 48 KB (nt 64), 32 KB (nt 32), 35 KB (nn).
+// Floor: N·K/2 bytes of codes + N·K/64 scales (4 or 1 byte), read once for every BM = 32 rows of x. Decoding takes 3.5
+// instructions a code: 224 a tile and warp in nt, beside 32 mma. Those take 512 cycles on sm_89 and 1,024 on sm_86, which
+// hide the decoding; 256 on sm_80, which do not: there the kernel is for M that memory bounds.
+// Launch: grid (tiles, 1, splits), 128 threads, shared memory 4 stages: 32 KB (nt), 18 KB (nn).
 //
 // Marlin stores codes and scales in fragment order beforehand and streams them past shared memory by one 16-byte
 // load a thread; bitsandbytes' layout, which we keep so that files are used as they are, costs one pass through
@@ -54,6 +54,7 @@ template <class T, int BM, bool NT_LAYOUT> DEVICE void nf4_gemm(NF4_PARAMETERS) 
   constexpr int SCALES = NT_LAYOUT ? 4 : 8; // a lane and tile
   extern __shared__ __align__(1024) char memory[];
   u32 shared = shared_address(memory);
+  keep(shared);
   u32 tid = threadIdx.x, warp = tid >> 5, g = (tid & 31) >> 2, t = tid & 3;
   float lane = nf4_lane();
   Nf4Scales scales = NF4_SCALES;
@@ -175,7 +176,5 @@ template <class T, int BM, bool NT_LAYOUT> DEVICE void nf4_gemm(NF4_PARAMETERS) 
   }
 NF4(nt, 32, true, bf16, Bf16)
 NF4(nt, 32, true, f16, F16)
-NF4(nt, 64, true, bf16, Bf16)
-NF4(nt, 64, true, f16, F16)
-NF4(nn, 64, false, bf16, Bf16)
-NF4(nn, 64, false, f16, F16)
+NF4(nn, 32, false, bf16, Bf16)
+NF4(nn, 32, false, f16, F16)

@@ -79,6 +79,9 @@ template <class T> DEVICE float load_float(const u16 *p) { return T::low(*p); }
 /// f32 to one element of a 16-bit dtype.
 template <class T> DEVICE void store_float(u16 *p, float v) { *p = (u16)T::pack(v, 0.0f); }
 
+/// Keeps the compiler from computing a value anew where it is used: in a main loop a register is cheaper.
+template <class V> DEVICE void keep(V &v) { asm volatile("" : "+r"(v)); }
+
 DEVICE u32 shared_address(const void *p) { return (u32)__cvta_generic_to_shared(p); }
 
 /// Copies 16 bytes from global to shared memory behind the threads' backs; only `bytes` (0..=16) are read,

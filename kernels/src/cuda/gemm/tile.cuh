@@ -62,6 +62,7 @@ template <int ROWS, bool K_MAJOR> struct Loader {
       first = (int)(o.rows - row) - c * 8;
       destination = l * (ROWS * 2) + ((c ^ (ROWS >= 64 ? l & 7 : (l >> 1) & 3)) << 4);
     }
+    keep(line), keep(first), keep(destination);
   }
 
   /// Starts the copy of the next tile, of whose k's `left` exist, into `tile`.
@@ -94,6 +95,7 @@ template <int ROWS, bool K_MAJOR, bool IS_A> struct Fragments {
       int swizzle = ROWS >= 64 ? line & 7 : (line >> 1) & 3;
       lane = line * (ROWS * 2) + ((((row >> 3) + chunk) ^ swizzle) << 4);
     }
+    keep(lane);
   }
 
   /// The same, KK chosen at run time: `load` of the result takes KK = 0.

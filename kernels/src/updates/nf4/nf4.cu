@@ -3,7 +3,7 @@
 // nf4_dequantize_*       eight codes a thread: a warp reads 128 bytes of codes and writes 512 bytes of bf16, all
 //                        coalesced; the code book is looked up by shuffles (gemm/nf4.cuh).
 //                        Floor: 0.5 + 4/64 bytes read and 2 (f32: 4) written a weight.
-// nf4_quantize_*         sixteen lanes a block of 64: largest magnitude by shuffles, code = number of thresholds
+// nf4_quantize           sixteen lanes a block of 64: largest magnitude by shuffles, code = number of thresholds
 //                        below the scaled value. Floor: the weights read once, 0.56 bytes written.
 // nf4_absmax_mean        mean of the scales in f64, one block. nf4_quantize_absmax: double quantisation, a block of
 //                        256 threads for 256 scales. Both touch 1/64 of the weights.
@@ -43,12 +43,12 @@ __constant__ float NF4_THRESHOLDS[15] = {-0.8480964f,  -0.6106329f,  -0.45999527
 constexpr float SMALLEST_ABSMAX = 1e-38f;
 
 /// `bad` receives the smallest index of a value that is not finite (it starts at 2^64 - 1).
-template <class E> DEVICE void quantize(const typename E::Type *x, u8 *codes, float *absmax, u64 *bad, u64 n) {
+extern "C" __global__ void __launch_bounds__(256) nf4_quantize(const float *x, u8 *codes, float *absmax, u64 *bad, u64 n) {
   u64 block = (u64)blockIdx.x * (blockDim.x / 16) + threadIdx.x / 16;
   u64 at = block * 64 + (threadIdx.x & 15) * 4;
   float v[4], largest = 0.0f;
   unroll<4>([&](auto i) {
-    v[AT(i)] = at + AT(i) < n ? E::load(x + at + AT(i)) : 0.0f;
+    v[AT(i)] = at + AT(i) < n ? x[at + AT(i)] : 0.0f;
     if (!(fabsf(v[AT(i)]) <= 3.402823466e38f)) atomicMin(bad, at + AT(i));
     largest = fmaxf(largest, fabsf(v[AT(i)]));
   });
@@ -119,10 +119,6 @@ extern "C" __global__ void __launch_bounds__(256) nf4_quantize_absmax(const floa
   extern "C" __global__ void __launch_bounds__(256)                                                           \
       nf4_dequantize_##suffix(const u8 *codes, NF4_SCALE_PARAMETERS, Element<T>::Type *to, u64 n) {           \
     dequantize<Element<T>>(codes, NF4_SCALES, to, n);                                                         \
-  }                                                                                                           \
-  extern "C" __global__ void __launch_bounds__(256)                                                           \
-      nf4_quantize_##suffix(const Element<T>::Type *x, u8 *codes, float *absmax, u64 *bad, u64 n) {           \
-    quantize<Element<T>>(x, codes, absmax, bad, n);                                                           \
   }
 NF4(f32, Single)
 NF4(bf16, Bf16)
