@@ -1,5 +1,5 @@
-// Activations and their slopes in f32: the formulas of `cpu/activation.rs`. The exponential is CUDA's
-// `expf` (2 ulp, ex2.approx with an exact reduction), the quotient `div.approx` (2 ulp).
+// Activations and their slopes in f32: the formulas of `cpu/activation.rs`, with ex2.approx and div.approx (2 ulp
+// each, and the rounding of x·log₂e: 1e-7·|x| of the exponential, less of a sigmoid).
 #pragma once
 #include "words.cuh"
 
@@ -7,7 +7,15 @@ struct Both {
     float value, slope;
 };
 
-__device__ __forceinline__ float sigmoid(float x) { return __fdividef(1.0f, 1.0f + expf(-x)); }
+__device__ __forceinline__ float sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
+
+// x·σ(u), u = a·x·(1 + c·x²); slope σ + x·u′·σ·(1 − σ)
+__device__ __forceinline__ Both gated(float a, float c, float x) {
+    const float cx = c * x * x, s = sigmoid(a * x * (1.0f + cx));
+    // Far out 1 − σ is 0 while x·u′ may overflow to infinity: the product must stay 0.
+    const float reach = fminf(fmaxf(x * a * (1.0f + 3.0f * cx), -3.402823466e38f), 3.402823466e38f);
+    return {x * s, s + reach * s * (1.0f - s)};
+}
 
 // x·σ(x); slope σ·(1 + x·(1 − σ))
 __device__ __forceinline__ Both silu(float x) {
@@ -16,14 +24,8 @@ __device__ __forceinline__ Both silu(float x) {
 }
 
 // x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³))), where (1 + tanh u)/2 = σ(2u)
-__device__ __forceinline__ Both gelu_tanh(float x) {
-    const float a = 1.595769f, cubic = 0.044715f;
-    const float s = sigmoid(a * x * (1.0f + cubic * x * x));
-    const float slope = a * (1.0f + 3.0f * cubic * x * x);
-    // Far out 1 − σ is 0 while x·slope may overflow to infinity: the product must stay 0.
-    const float reach = fminf(fmaxf(x * slope, -3.402823466e38f), 3.402823466e38f);
-    return {x * s, s + reach * s * (1.0f - s)};
-}
+constexpr float GELU_A = 1.595769f, GELU_CUBIC = 0.044715f;
+__device__ __forceinline__ Both gelu_tanh(float x) { return gated(GELU_A, GELU_CUBIC, x); }
 
 // erf by Eigen's rational function, to 3e-7.
 __device__ __forceinline__ float erf_rational(float x) {
@@ -46,5 +48,5 @@ __device__ __forceinline__ float erf_rational(float x) {
 // x·Φ(x); slope Φ(x) + x·φ(x)
 __device__ __forceinline__ Both gelu_erf(float x) {
     const float cdf = 0.5f * (1.0f + erf_rational(x * 0.70710678f));
-    return {x * cdf, cdf + x * (0.3989423f * expf(-0.5f * x * x))};
+    return {x * cdf, cdf + x * (0.3989423f * __expf(-0.5f * x * x))};
 }

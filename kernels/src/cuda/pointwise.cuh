@@ -58,13 +58,6 @@ struct Rolled {
     }
 };
 
-// Hides from the compiler that `x` is the same in every round of a loop, lest it copies the loop for
-// each value.
-__device__ __forceinline__ u32 opaque(u32 x) {
-    asm volatile("" : "+r"(x));
-    return x;
-}
-
 // `f(v, r)`: the elements of one word of each operand to those of each result. A null result is computed
 // and not stored.
 template <class T, int N, int M, class F>

@@ -50,9 +50,8 @@ __device__ __forceinline__ float function(u32 kind, float x) {
         case TANH: f.value = tanhf(x), f.slope = 1.0f - f.value * f.value; break;
         case RELU: f = x <= 0.0f ? Both{0.0f, 0.0f} : Both{x, 1.0f}; break;
         case SIGMOID: f.value = sigmoid(x), f.slope = f.value * (1.0f - f.value); break;
-        case SILU: f = silu(x); break;
         case GELU: f = gelu_erf(x); break;
-        default: f = gelu_tanh(x);
+        default: f = kind == SILU ? gated(1.0f, 0.0f, x) : gated(GELU_A, GELU_CUBIC, x);
     }
     return SLOPE ? f.slope : f.value;
 }
