@@ -97,6 +97,13 @@ __device__ __forceinline__ void shift_in(uint4& v, u32 w) { v = make_uint4(v.y, 
 // loop over the grid: the compiler would copy the loop's body for each flag the grid shares.
 __device__ __forceinline__ u64 thread_index() { return (u64)blockIdx.x * blockDim.x + threadIdx.x; }
 
+// Hides from the compiler that `x` is the same in every round of a loop, lest it copies the loop for
+// each value.
+__device__ __forceinline__ u32 opaque(u32 x) {
+    asm volatile("" : "+r"(x));
+    return x;
+}
+
 // Instantiates BODY(T, dtype) for the three compute dtypes.
 #define FOR_EACH_DTYPE(BODY) \
     BODY(float, f32)         \
