@@ -22,13 +22,15 @@ extern __shared__ __align__(128) char shared[];
 
 /// Rows of `d` floats into a tile, zeros for missing rows and for the columns up to a multiple of 4.
 __device__ __forceinline__ void load(float* tile, const float* from, u32 stride, int rows, u32 d, u32 pitch) {
-  for (u32 i = threadIdx.x / 16; i < N; i += 16)
-    for (u32 c = threadIdx.x % 16; c < pitch - 4; c += 16)
-      tile[i * pitch + c] = (int)i < rows && c < d ? from[(u64)i * stride + c] : 0.0f;
+  const u32 i = threadIdx.x / 16;
+#pragma unroll 1
+  for (u32 c = threadIdx.x % 16; c < pitch - 4; c += 16)
+    tile[i * pitch + c] = (int)i < rows && c < d ? from[(u64)i * stride + c] : 0.0f;
 }
 
 __device__ __forceinline__ float dot(const float* a, const float* b, u32 n) {
   float sum = 0.0f;
+#pragma unroll 2
   for (u32 c = 0; c < n; c += 4) {
     const float4 x = *(const float4*)(a + c), y = *(const float4*)(b + c);
     sum = fmaf(x.x, y.x, sum);
@@ -65,7 +67,7 @@ __device__ __forceinline__ void store(float* to, const Row& acc, float factor, u
   }
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 2)
     attention_fwd_f32(const float* q, const float* k, const float* v, float* o, float* lse, const uint4* work,
                       u32 q_token, u32 q_head, u32 k_token, u32 k_head, u32 v_token, u32 v_head, u32 tokens, u32 group,
                       u32 d, u32 window, float scale) {
@@ -175,7 +177,7 @@ __device__ __forceinline__ void backward(const float* q, const float* k, const f
 }
 
 #define BACKWARD(NAME, KEYS)                                                                                       \
-  extern "C" __global__ void __launch_bounds__(256)                                                                \
+  extern "C" __global__ void __launch_bounds__(256, 2)                                                              \
       NAME(const float* q, const float* k, const float* v, const float* d_out, const float* lse,                   \
            const float* delta, float* out1, float* out2, const uint4* work, u32 q_token, u32 q_head, u32 k_token,  \
            u32 k_head, u32 v_token, u32 v_head, u32 tokens, u32 group, u32 d, u32 window, float scale,             \
