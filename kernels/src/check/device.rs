@@ -24,7 +24,6 @@ pub(crate) const PENDING: &[&str] = &[
     "swiglu",
     "geglu",
     "dropout",
-    "attention",
     "concat",
     "index_select",
     "reduce",

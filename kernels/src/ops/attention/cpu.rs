@@ -48,6 +48,7 @@ pub(super) struct Segment {
 }
 
 /// Sizes and settings of a call.
+#[derive(Debug, Clone)]
 pub(super) struct Problem {
     pub d: usize,
     pub hq: usize,

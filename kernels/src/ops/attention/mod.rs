@@ -11,6 +11,10 @@
 mod block;
 mod cached;
 pub(crate) mod cpu;
+pub(crate) mod cuda;
+mod cuda_cached;
+#[cfg(test)]
+mod cuda_tests;
 mod rows;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -21,10 +25,11 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 pub use cached::{KeyValues, attention_with_cache};
+pub use cuda_cached::{DeviceKeyValues, attention_with_device_caches};
 use cpu::{Heads, Problem, Segment, Tape};
 
-/// `(q [T, Hq, D], k [T, Hkv, D], v [T, Hkv, D]) → o [T, Hq, D]`, all f32; Hq is a multiple of Hkv, and
-/// query head h reads key-value head `h / (Hq / Hkv)`.
+/// `(q [T, Hq, D], k [T, Hkv, D], v [T, Hkv, D]) → o [T, Hq, D]`, all f32, on a GPU all of one of f32, bf16
+/// and f16 with D up to 256; Hq is a multiple of Hkv, and query head h reads key-value head `h / (Hq / Hkv)`.
 #[derive(Debug, Clone)]
 pub struct Attention {
     /// Where each sequence starts, then T: `[0, len₀, len₀ + len₁, …, T]`. A token sees its own sequence
@@ -38,7 +43,15 @@ pub struct Attention {
 }
 
 /// What the backward pass reads.
-pub struct Saved {
+pub enum Saved {
+    /// Of the CPU kernel.
+    Cpu(CpuSaved),
+    /// Of the CUDA kernels.
+    Cuda(cuda::Saved),
+}
+
+/// What the backward pass reads on the CPU.
+pub struct CpuSaved {
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -47,9 +60,11 @@ pub struct Saved {
     lse: Vec<f32>,
 }
 
-/// `(T, heads, D)` of an f32 tensor `[T, heads, D]`.
+/// `(T, heads, D)` of a tensor `[T, heads, D]`, f32 on the CPU, f32, bf16 or f16 on a GPU.
 fn heads(op: &'static str, x: &Tensor) -> Result<(usize, usize, usize)> {
-    if x.dtype() != DType::F32 {
+    if x.cuda_device().is_some() {
+        crate::cuda::suffix(op, x.dtype())?;
+    } else if x.dtype() != DType::F32 {
         return Err(Error::dtype(op, "f32", x.dtype()));
     }
     match *x.shape() {
@@ -105,11 +120,15 @@ impl Op for Attention {
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool]) -> Result<(Vec<Tensor>, Self::Saved)> {
         let p = self.problem(inputs[0], inputs[1], inputs[2])?;
+        if let Some(device) = inputs[0].cuda_device() {
+            let (o, saved) = cuda::forward(device, &p, inputs[0], inputs[1], inputs[2])?;
+            return Ok((vec![o], needs.contains(&true).then_some(Saved::Cuda(saved))));
+        }
         let (q, k, v) = (inputs[0].contiguous()?, inputs[1].contiguous()?, inputs[2].contiguous()?);
         let view = |x| Heads::contiguous(x, p.hkv, p.d);
         let (o, lse) = cpu::forward(&p, q.as_slice()?, view(k.as_slice()?), view(v.as_slice()?));
         let o = Tensor::from_vec(o, q.shape())?;
-        let saved = needs.contains(&true).then(|| Saved { q, k, v, o: o.clone(), lse });
+        let saved = needs.contains(&true).then(|| Saved::Cpu(CpuSaved { q, k, v, o: o.clone(), lse }));
         Ok((vec![o], saved))
     }
 
@@ -120,7 +139,10 @@ impl Op for Attention {
         needs: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         let (Some(saved), Some(d_out)) = (saved, &grads[0]) else { return Ok(vec![None; 3]) };
-        let Saved { q, k, v, o, lse } = &saved;
+        let CpuSaved { q, k, v, o, lse } = match &saved {
+            Saved::Cpu(saved) => saved,
+            Saved::Cuda(saved) => return Ok(cuda::backward(saved, d_out, needs)?.into()),
+        };
         let p = self.problem(q, k, v)?;
         let tape = Tape { q: q.as_slice()?, k: k.as_slice()?, v: v.as_slice()?, o: o.as_slice()?, lse };
         let gradients = cpu::backward(&p, &tape, d_out.contiguous()?.as_slice()?);
