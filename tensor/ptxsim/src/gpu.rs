@@ -253,10 +253,7 @@ impl Gpu {
     pub fn leaks(&self) -> Vec<Leak> {
         let live = self.memory.snapshot();
         let owned = |base: &u64| self.owned.contains(base);
-        live.iter()
-            .filter(|a| !owned(&a.base))
-            .map(|a| Leak { address: a.base, bytes: a.bytes })
-            .collect()
+        live.iter().filter(|a| !owned(&a.base)).map(|a| Leak { address: a.base, bytes: a.bytes }).collect()
     }
 
     /// Gives the module's variables addresses and initial values.
@@ -278,9 +275,8 @@ impl Gpu {
         }
         for v in &module.file.variables {
             let Some(&address) = symbols.get(&v.name) else { continue };
-            let data = initial_bytes(&v.initial, v.ty.bytes(), &symbols).map_err(|m| {
-                GpuError::Parse(module.source.error(v.line, m))
-            })?;
+            let data = initial_bytes(&v.initial, v.ty.bytes(), &symbols)
+                .map_err(|m| GpuError::Parse(module.source.error(v.line, m)))?;
             self.memory.write(address, &data)?;
             if v.space == Space::Const {
                 self.memory.make_read_only(address)?;
@@ -423,8 +419,7 @@ impl Gpu {
             Constant::DynamicShared(_) => Err("unresolved shared variable".to_string()),
         };
         let program = &entry.program;
-        let constants64: Vec<_> =
-            program.constants64.iter().map(resolve).collect::<Result<_, _>>()?;
+        let constants64: Vec<_> = program.constants64.iter().map(resolve).collect::<Result<_, _>>()?;
         let constants32 = program
             .constants32
             .iter()
@@ -463,18 +458,12 @@ impl Gpu {
 }
 
 /// The bytes of an initialiser whose elements take `size` bytes.
-fn initial_bytes(
-    initial: &[Initial],
-    size: u32,
-    symbols: &HashMap<String, u64>,
-) -> Result<Vec<u8>, String> {
+fn initial_bytes(initial: &[Initial], size: u32, symbols: &HashMap<String, u64>) -> Result<Vec<u8>, String> {
     let mut out = Vec::new();
     for value in initial {
         let bits = match value {
             Initial::Literal(Literal::Int(i)) => *i,
-            Initial::Literal(Literal::F32(b)) if size == 8 => {
-                f64::from(f32::from_bits(*b)).to_bits()
-            }
+            Initial::Literal(Literal::F32(b)) if size == 8 => f64::from(f32::from_bits(*b)).to_bits(),
             Initial::Literal(Literal::F32(b)) => u64::from(*b),
             Initial::Literal(Literal::F64(b)) if size == 4 => {
                 u64::from((f64::from_bits(*b) as f32).to_bits())

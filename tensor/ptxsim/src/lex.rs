@@ -127,13 +127,12 @@ pub(crate) fn lex(text: &str, source: &Source) -> Result<Vec<Spanned>, ParseErro
                 {
                     i += 1;
                 }
-                let token = number(&text[start..i]).ok_or_else(|| {
-                    source.error(line, format!("`{}` is not a number", &text[start..i]))
-                })?;
+                let token = number(&text[start..i])
+                    .ok_or_else(|| source.error(line, format!("`{}` is not a number", &text[start..i])))?;
                 tokens.push(Spanned { token, line });
             }
-            b'{' | b'}' | b'(' | b')' | b'[' | b']' | b'<' | b'>' | b',' | b';' | b':' | b'@'
-            | b'!' | b'+' | b'-' | b'*' | b'=' | b'|' | b'&' | b'~' | b'^' | b'/' => {
+            b'{' | b'}' | b'(' | b')' | b'[' | b']' | b'<' | b'>' | b',' | b';' | b':' | b'@' | b'!'
+            | b'+' | b'-' | b'*' | b'=' | b'|' | b'&' | b'~' | b'^' | b'/' => {
                 tokens.push(Spanned { token: Token::Punct(c as char), line });
                 i += 1;
             }
@@ -212,11 +211,7 @@ mod tests {
     fn words_keep_scopes_and_labels_end_at_a_colon() {
         assert_eq!(
             tokens("ld.global.L2::128B.b32 L1:"),
-            [
-                Token::Word("ld.global.L2::128B.b32".into()),
-                Token::Word("L1".into()),
-                Token::Punct(':')
-            ]
+            [Token::Word("ld.global.L2::128B.b32".into()), Token::Word("L1".into()), Token::Punct(':')]
         );
     }
 

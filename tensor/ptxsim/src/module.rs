@@ -82,14 +82,7 @@ impl Module {
                 program,
             }));
         }
-        Ok(Self {
-            version: file.version,
-            target: file.target.clone(),
-            entries,
-            names,
-            file,
-            source,
-        })
+        Ok(Self { version: file.version, target: file.target.clone(), entries, names, file, source })
     }
 
     /// The module's kernels, in the order of the text.
@@ -117,13 +110,7 @@ fn params(function: &Function) -> Vec<Param> {
     let place = |v: &crate::parse::ast::Variable| {
         let offset = used.next_multiple_of(v.align.max(1));
         used = offset + v.bytes as u32;
-        Param {
-            name: v.name.clone(),
-            bytes: v.bytes as u32,
-            align: v.align,
-            offset,
-            is_pointer: v.pointer,
-        }
+        Param { name: v.name.clone(), bytes: v.bytes as u32, align: v.align, offset, is_pointer: v.pointer }
     };
     function.params.iter().map(place).collect()
 }

@@ -13,12 +13,30 @@ use crate::semantics::integer as int;
 macro_rules! by_integer {
     ($ty:expr, $t:ident => $e:expr) => {
         match $ty {
-            Type::U16 | Type::B16 => { type $t = u16; $e }
-            Type::S16 => { type $t = i16; $e }
-            Type::U32 | Type::B32 => { type $t = u32; $e }
-            Type::S32 => { type $t = i32; $e }
-            Type::U64 | Type::B64 => { type $t = u64; $e }
-            Type::S64 => { type $t = i64; $e }
+            Type::U16 | Type::B16 => {
+                type $t = u16;
+                $e
+            }
+            Type::S16 => {
+                type $t = i16;
+                $e
+            }
+            Type::U32 | Type::B32 => {
+                type $t = u32;
+                $e
+            }
+            Type::S32 => {
+                type $t = i32;
+                $e
+            }
+            Type::U64 | Type::B64 => {
+                type $t = u64;
+                $e
+            }
+            Type::S64 => {
+                type $t = i64;
+                $e
+            }
             other => return Err(format!("type {other:?} is not an integer type it takes")),
         }
     };
@@ -81,12 +99,7 @@ fn widened(ty: Type) -> Result<Type, String> {
 }
 
 impl Body<'_, '_> {
-    pub(super) fn arithmetic(
-        &mut self,
-        name: &str,
-        m: &mut Modifiers,
-        ops: &[Operand],
-    ) -> Decoded {
+    pub(super) fn arithmetic(&mut self, name: &str, m: &mut Modifiers, ops: &[Operand]) -> Decoded {
         if matches!(name, "dp4a" | "dp2a") {
             return self.dot_product(name, m, ops);
         }
@@ -156,13 +169,7 @@ impl Body<'_, '_> {
         })
     }
 
-    fn integer_binary(
-        &mut self,
-        name: &str,
-        ty: Type,
-        sat: bool,
-        ops: &[Operand],
-    ) -> Result<Alu, String> {
+    fn integer_binary(&mut self, name: &str, ty: Type, sat: bool, ops: &[Operand]) -> Result<Alu, String> {
         if matches!(ty, Type::B16 | Type::B32 | Type::B64) {
             return Err(format!("type {ty:?} has no arithmetic"));
         }
@@ -212,13 +219,7 @@ impl Body<'_, '_> {
         })
     }
 
-    fn integer_mad(
-        &mut self,
-        part: Part,
-        ty: Type,
-        sat: bool,
-        ops: &[Operand],
-    ) -> Result<Alu, String> {
+    fn integer_mad(&mut self, part: Part, ty: Type, sat: bool, ops: &[Operand]) -> Result<Alu, String> {
         if part == Part::Wide {
             let [d, a, b, c] = self.operands::<4>(ops)?;
             let wide = widened(ty)?;
@@ -312,13 +313,7 @@ impl Body<'_, '_> {
     }
 
     /// `add.cc addc{.cc} sub.cc subc{.cc} mad.cc madc{.cc}` of 32 and 64 bits.
-    fn with_carry(
-        &mut self,
-        name: &str,
-        write: bool,
-        m: &mut Modifiers,
-        ops: &[Operand],
-    ) -> Decoded {
+    fn with_carry(&mut self, name: &str, write: bool, m: &mut Modifiers, ops: &[Operand]) -> Decoded {
         let read = name.ends_with('c');
         let subtract = name.starts_with("sub");
         let part = m.one_of(&["lo", "hi"]);
@@ -352,17 +347,14 @@ impl Body<'_, '_> {
                             let p = match (high, signed) {
                                 (false, _) => a[i].low(b[i]),
                                 (true, false) => a[i].high(b[i]),
-                                (true, true) => {
-                                    (a[i] as $signed).high(b[i] as $signed) as $t
-                                }
+                                (true, true) => (a[i] as $signed).high(b[i] as $signed) as $t,
                             };
                             (p, c[i])
                         } else {
                             (a[i], b[i])
                         };
                         let carry = cc >> i & 1 != 0;
-                        let (v, over) =
-                            if subtract { $sub(x, y, carry) } else { $add(x, y, carry) };
+                        let (v, over) = if subtract { $sub(x, y, carry) } else { $add(x, y, carry) };
                         out[i] = v;
                         carries |= u32::from(over) << i;
                     }

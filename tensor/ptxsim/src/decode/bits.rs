@@ -157,9 +157,7 @@ impl Body<'_, '_> {
         };
         let (d, s) = self.three(ops, Type::B32)?;
         Ok(match mode {
-            PermuteMode::Default => {
-                map3(d, s, |a, b, c| int::prmt(PermuteMode::Default, a, b, c))
-            }
+            PermuteMode::Default => map3(d, s, |a, b, c| int::prmt(PermuteMode::Default, a, b, c)),
             mode => map3(d, s, move |a, b, c| int::prmt(mode, a, b, c)),
         })
     }

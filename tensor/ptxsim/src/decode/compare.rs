@@ -14,8 +14,8 @@ use crate::semantics::half2::{HalfKind, compare_half};
 type Test = Box<dyn Fn(&Regs) -> u32 + Send + Sync>;
 
 const COMPARISONS: [&str; 18] = [
-    "eq", "ne", "lt", "le", "gt", "ge", "lo", "ls", "hi", "hs", "equ", "neu", "ltu", "leu", "gtu",
-    "geu", "num", "nan",
+    "eq", "ne", "lt", "le", "gt", "ge", "lo", "ls", "hi", "hs", "equ", "neu", "ltu", "leu", "gtu", "geu",
+    "num", "nan",
 ];
 
 #[derive(Clone, Copy)]
@@ -25,10 +25,7 @@ enum Combine {
     Xor,
 }
 
-fn test<T: Lane>(
-    [a, b]: [Row; 2],
-    f: impl Fn(T, T) -> bool + Send + Sync + 'static,
-) -> Test {
+fn test<T: Lane>([a, b]: [Row; 2], f: impl Fn(T, T) -> bool + Send + Sync + 'static) -> Test {
     Box::new(move |regs| lanes_where(&T::get(regs, a), &T::get(regs, b), &f))
 }
 
@@ -86,10 +83,7 @@ impl Body<'_, '_> {
         Ok(Kind::Alu(alu))
     }
 
-    fn comparison(
-        &mut self,
-        m: &mut Modifiers,
-    ) -> Result<(&'static str, Option<Combine>), String> {
+    fn comparison(&mut self, m: &mut Modifiers) -> Result<(&'static str, Option<Combine>), String> {
         let name = m.one_of(&COMPARISONS).ok_or("a comparison such as .lt is missing")?;
         let combine = m.one_of(&["and", "or", "xor"]).map(|c| match c {
             "and" => Combine::And,
@@ -134,9 +128,7 @@ impl Body<'_, '_> {
         let rows = [self.src(&s[0], ty)?, self.src(&s[1], ty)?];
         let compare = float_compare(name).ok_or_else(|| format!("{name} compares integers"))?;
         let kind = if ty == Type::F16x2 { HalfKind::F16 } else { HalfKind::Bf16 };
-        let low = test(rows, move |a: u32, b: u32| {
-            compare_half(kind, compare, a as u16, b as u16, ftz)
-        });
+        let low = test(rows, move |a: u32, b: u32| compare_half(kind, compare, a as u16, b as u16, ftz));
         let high = test(rows, move |a: u32, b: u32| {
             compare_half(kind, compare, (a >> 16) as u16, (b >> 16) as u16, ftz)
         });
@@ -218,8 +210,7 @@ impl Body<'_, '_> {
             };
             return Ok(Box::new(move |regs, mask| {
                 let (x, y) = (low(regs), high(regs));
-                let out =
-                    std::array::from_fn(|i| (x >> i & 1) * one | (y >> i & 1) * one << 16);
+                let out = std::array::from_fn(|i| (x >> i & 1) * one | (y >> i & 1) * one << 16);
                 regs.set32(d, mask, &out);
             }));
         }
@@ -272,9 +263,7 @@ impl Body<'_, '_> {
         let (d, a, b) = (self.dst(d, ty)?, self.src(a, ty)?, self.src(b, ty)?);
         let c = self.src(c, by)?;
         let first: Test = match by {
-            Type::S32 => Box::new(move |regs| {
-                lanes_where(&i32::get(regs, c), &[0; 32], |x, zero| x >= zero)
-            }),
+            Type::S32 => Box::new(move |regs| lanes_where(&i32::get(regs, c), &[0; 32], |x, zero| x >= zero)),
             // A subnormal is flushed to a zero, which is not negative, whatever its sign.
             Type::F32 => Box::new(move |regs| {
                 lanes_where(&f32::get(regs, c), &[0.0; 32], move |x, zero| {

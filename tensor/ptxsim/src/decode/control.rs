@@ -18,12 +18,7 @@ impl Body<'_, '_> {
             "bra" => {
                 m.take("uni");
                 let label = self.label(ops.first())?;
-                self.branches.push((
-                    self.decoder.code.len(),
-                    vec![label],
-                    self.scopes.current(),
-                    i.line,
-                ));
+                self.branches.push((self.decoder.code.len(), vec![label], self.scopes.current(), i.line));
                 Kind::Branch(0)
             }
             "brx" => {
@@ -34,16 +29,9 @@ impl Body<'_, '_> {
                 let [index, list] = self.operands::<2>(ops)?;
                 let index = self.src(index, Type::U32)?;
                 let list = self.label(Some(list))?;
-                let labels = self
-                    .scopes
-                    .find_targets(&list)
-                    .ok_or_else(|| format!("no .branchtargets `{list}`"))?;
-                self.branches.push((
-                    self.decoder.code.len(),
-                    labels,
-                    self.scopes.current(),
-                    i.line,
-                ));
+                let labels =
+                    self.scopes.find_targets(&list).ok_or_else(|| format!("no .branchtargets `{list}`"))?;
+                self.branches.push((self.decoder.code.len(), labels, self.scopes.current(), i.line));
                 Kind::BranchIndexed { index, targets: Vec::new() }
             }
             "call" => {

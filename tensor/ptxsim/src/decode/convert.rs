@@ -78,14 +78,17 @@ impl Body<'_, '_> {
             let [d, a, b] = self.operands::<3>(ops)?;
             let (d, s) = (self.dst(d, to)?, [self.src(a, from)?, self.src(b, from)?]);
             let plain = conversion
-                == Conversion { rounding: Rounding::Nearest, ..Conversion::new(scalar(to)?, ScalarType::F32) };
+                == Conversion {
+                    rounding: Rounding::Nearest,
+                    ..Conversion::new(scalar(to)?, ScalarType::F32)
+                };
             let alu = match (to, plain) {
-                (Type::Bf16x2, true) => map2(d, s, |a: f32, b: f32| {
-                    u32::from(f32_to_bf16(a)) << 16 | u32::from(f32_to_bf16(b))
-                }),
-                (Type::F16x2, true) => map2(d, s, |a: f32, b: f32| {
-                    u32::from(f32_to_f16(a)) << 16 | u32::from(f32_to_f16(b))
-                }),
+                (Type::Bf16x2, true) => {
+                    map2(d, s, |a: f32, b: f32| u32::from(f32_to_bf16(a)) << 16 | u32::from(f32_to_bf16(b)))
+                }
+                (Type::F16x2, true) => {
+                    map2(d, s, |a: f32, b: f32| u32::from(f32_to_f16(a)) << 16 | u32::from(f32_to_f16(b)))
+                }
                 _ => map2(d, s, move |a, b| convert_pair(a, b, &conversion)),
             };
             return Ok(Kind::Alu(alu));
@@ -163,9 +166,7 @@ impl Body<'_, '_> {
         }
         let to = scalar(to)?;
         let (d, a, b) = match ops {
-            [d, a, b] | [d, a, b, _] => {
-                (self.dst(d, Type::B32)?, self.src(a, from)?, self.src(b, from)?)
-            }
+            [d, a, b] | [d, a, b, _] => (self.dst(d, Type::B32)?, self.src(a, from)?, self.src(b, from)?),
             _ => return Err("3 or 4 operands are expected".to_string()),
         };
         let alu = match (ops.get(3), extra) {

@@ -235,12 +235,7 @@ impl Body<'_, '_> {
         }
     }
 
-    pub(super) fn float_function(
-        &mut self,
-        name: &str,
-        m: &mut Modifiers,
-        ops: &[Operand],
-    ) -> Decoded {
+    pub(super) fn float_function(&mut self, name: &str, m: &mut Modifiers, ops: &[Operand]) -> Decoded {
         if name == "testp" {
             return self.testp(m, ops);
         }
@@ -273,9 +268,7 @@ impl Body<'_, '_> {
             ("sqrt", Type::F32, false, true) => map1(d, a, move |x| f::sqrt_f32(x, mode)),
             ("sqrt", Type::F64, false, true) => map1(d, a, move |x| f::sqrt_f64(x, r)),
             ("rsqrt", Type::F32, true, false) => map1(d, a, move |x| approx::rsqrt_f32(x, ftz)),
-            ("rsqrt", Type::F64, true, false) => {
-                map1(d, a, move |x| approx::rsqrt_approx_f64(x, ftz))
-            }
+            ("rsqrt", Type::F64, true, false) => map1(d, a, move |x| approx::rsqrt_approx_f64(x, ftz)),
             ("ex2", Type::F32, true, false) => map1(d, a, move |x| approx::ex2_f32(x, ftz)),
             ("lg2", Type::F32, true, false) => map1(d, a, move |x| approx::lg2_f32(x, ftz)),
             ("sin", Type::F32, true, false) => map1(d, a, move |x| approx::sin_f32(x, ftz)),
@@ -287,17 +280,9 @@ impl Body<'_, '_> {
                 let kind = half_kind(ty);
                 let exponential = name == "ex2";
                 let one = move |x: u16| {
-                    if exponential {
-                        approx::ex2_half(kind, x, ftz)
-                    } else {
-                        approx::tanh_half(kind, x)
-                    }
+                    if exponential { approx::ex2_half(kind, x, ftz) } else { approx::tanh_half(kind, x) }
                 };
-                if packed(ty) {
-                    map1(d, a, move |x: u32| h::map1(x, one))
-                } else {
-                    map1(d, a, one)
-                }
+                if packed(ty) { map1(d, a, move |x: u32| h::map1(x, one)) } else { map1(d, a, one) }
             }
             _ => return Err("this combination of type and rounding is not known".to_string()),
         };
@@ -305,8 +290,7 @@ impl Body<'_, '_> {
     }
 
     fn testp(&mut self, m: &mut Modifiers, ops: &[Operand]) -> Decoded {
-        let class = match m.one_of(&["finite", "infinite", "number", "notanumber", "normal", "subnormal"])
-        {
+        let class = match m.one_of(&["finite", "infinite", "number", "notanumber", "normal", "subnormal"]) {
             Some("finite") => FloatClass::Finite,
             Some("infinite") => FloatClass::Infinite,
             Some("number") => FloatClass::Number,

@@ -74,10 +74,8 @@ impl Body<'_, '_> {
     fn fragment_access(&mut self, opcode: &str, m: &mut Modifiers, ops: &[Operand]) -> Decoded {
         // The space is ours, the rest the fragment's.
         let space = m.take_where(|p| matches!(p, "shared" | "global" | "shared::cta"));
-        let rest: Vec<&str> = opcode
-            .split('.')
-            .filter(|p| !matches!(*p, "shared" | "global" | "shared::cta"))
-            .collect();
+        let rest: Vec<&str> =
+            opcode.split('.').filter(|p| !matches!(*p, "shared" | "global" | "shared::cta")).collect();
         let access = WmmaAccess::from_opcode(&rest.join("."))?;
         m.take_all();
         let (first, second, stride) = match ops {
@@ -104,10 +102,6 @@ impl Body<'_, '_> {
         let place: Place = self.place(named, &located)?;
         let address = located.address;
         let fragment = Box::new(FragmentAccess { place, address, access, stride, regs });
-        Ok(if fragment.access.store {
-            Kind::StoreFragment(fragment)
-        } else {
-            Kind::LoadFragment(fragment)
-        })
+        Ok(if fragment.access.store { Kind::StoreFragment(fragment) } else { Kind::LoadFragment(fragment) })
     }
 }

@@ -5,14 +5,24 @@ use super::{Body, Decoded};
 use crate::exec::regs::{Alu, Reg};
 use crate::parse::ast::{Operand, Space};
 use crate::parse::types::Type;
-use crate::program::{
-    Atomic, AtomicOp, CopyAsync, Extend, Kind, Load, Place, Store,
-};
+use crate::program::{Atomic, AtomicOp, CopyAsync, Extend, Kind, Load, Place, Store};
 
 /// Cache operators and eviction priorities: they change speed only.
 const HINTS: [&str; 14] = [
-    "ca", "cg", "cs", "lu", "cv", "wb", "wt", "nc", "L1::evict_normal", "L1::evict_unchanged",
-    "L1::evict_first", "L1::evict_last", "L1::no_allocate", "volatile",
+    "ca",
+    "cg",
+    "cs",
+    "lu",
+    "cv",
+    "wb",
+    "wt",
+    "nc",
+    "L1::evict_normal",
+    "L1::evict_unchanged",
+    "L1::evict_first",
+    "L1::evict_last",
+    "L1::no_allocate",
+    "volatile",
 ];
 
 const ORDERS: [&str; 4] = ["relaxed", "acquire", "release", "acq_rel"];
@@ -34,7 +44,17 @@ fn take_hints(m: &mut Modifiers) -> bool {
 
 fn take_space(m: &mut Modifiers) -> Option<Space> {
     let name = m.take_where(|p| {
-        matches!(p, "global" | "const" | "shared" | "shared::cta" | "local" | "param" | "param::entry" | "param::func")
+        matches!(
+            p,
+            "global"
+                | "const"
+                | "shared"
+                | "shared::cta"
+                | "local"
+                | "param"
+                | "param::entry"
+                | "param::func"
+        )
     })?;
     Some(match name {
         "global" => Space::Global,
@@ -65,7 +85,11 @@ impl Body<'_, '_> {
             _ => {
                 // Blocks' memory is coherent here: a fence has nothing to do.
                 m.take_all_of(|p| {
-                    is_scope(p) || matches!(p, "sc" | "acq_rel" | "acquire" | "release" | "gl" | "proxy" | "async" | "alias")
+                    is_scope(p)
+                        || matches!(
+                            p,
+                            "sc" | "acq_rel" | "acquire" | "release" | "gl" | "proxy" | "async" | "alias"
+                        )
                 });
                 Ok(Kind::Nop)
             }
@@ -210,9 +234,7 @@ impl Body<'_, '_> {
         m.one_of(&ORDERS);
         m.take_where(is_scope);
         let space = take_space(m);
-        let op = match m
-            .one_of(&["add", "min", "max", "inc", "dec", "and", "or", "xor", "exch", "cas"])
-        {
+        let op = match m.one_of(&["add", "min", "max", "inc", "dec", "and", "or", "xor", "exch", "cas"]) {
             Some("add") => AtomicOp::Add,
             Some("min") => AtomicOp::Min,
             Some("max") => AtomicOp::Max,
@@ -251,23 +273,36 @@ impl Body<'_, '_> {
         let known = match op {
             AtomicOp::Add => matches!(
                 ty,
-                Type::U32 | Type::S32 | Type::U64 | Type::S64 | Type::F32 | Type::F64 | Type::F16
-                    | Type::F16x2 | Type::Bf16 | Type::Bf16x2
+                Type::U32
+                    | Type::S32
+                    | Type::U64
+                    | Type::S64
+                    | Type::F32
+                    | Type::F64
+                    | Type::F16
+                    | Type::F16x2
+                    | Type::Bf16
+                    | Type::Bf16x2
             ),
             AtomicOp::Min | AtomicOp::Max => {
                 matches!(ty, Type::U32 | Type::S32 | Type::U64 | Type::S64)
-                    || elements.len() > 1
-                        && matches!(ty, Type::F16 | Type::F16x2 | Type::Bf16 | Type::Bf16x2)
+                    || elements.len() > 1 && matches!(ty, Type::F16 | Type::F16x2 | Type::Bf16 | Type::Bf16x2)
             }
             AtomicOp::Inc | AtomicOp::Dec => ty == Type::U32,
             AtomicOp::And | AtomicOp::Or | AtomicOp::Xor => matches!(ty, Type::B32 | Type::B64),
-            AtomicOp::Exch => matches!(ty, Type::B32 | Type::B64 | Type::U32 | Type::U64 | Type::S32 | Type::F32),
-            AtomicOp::Cas => matches!(ty, Type::B16 | Type::B32 | Type::B64 | Type::U32 | Type::U64 | Type::S32),
+            AtomicOp::Exch => {
+                matches!(ty, Type::B32 | Type::B64 | Type::U32 | Type::U64 | Type::S32 | Type::F32)
+            }
+            AtomicOp::Cas => {
+                matches!(ty, Type::B16 | Type::B32 | Type::B64 | Type::U32 | Type::U64 | Type::S32)
+            }
         };
         if !known {
             return Err(format!("type {ty:?} does not go with this operation"));
         }
-        if noftz != (op == AtomicOp::Add && matches!(ty, Type::F16 | Type::F16x2 | Type::Bf16 | Type::Bf16x2)) && elements.len() == 1 {
+        if noftz != (op == AtomicOp::Add && matches!(ty, Type::F16 | Type::F16x2 | Type::Bf16 | Type::Bf16x2))
+            && elements.len() == 1
+        {
             return Err(if noftz {
                 "noftz is for 16-bit floats".to_string()
             } else {

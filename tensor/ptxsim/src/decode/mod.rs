@@ -26,11 +26,7 @@ use crate::parse::ast::{File, Function, Instruction, Space, Statement, Variable}
 use crate::program::{Class, Constant, FunctionFrame, Inst, Kind, Program};
 
 /// Decodes entry `function` and everything it calls.
-pub(crate) fn decode(
-    file: &File,
-    function: &Function,
-    source: &Arc<Source>,
-) -> Result<Program, ParseError> {
+pub(crate) fn decode(file: &File, function: &Function, source: &Arc<Source>) -> Result<Program, ParseError> {
     let mut decoder = Decoder {
         file,
         source,
@@ -307,38 +303,29 @@ impl<'d, 'a> Body<'d, 'a> {
                 self.push(line, guard, kind, Class::of_opcode(&instruction.opcode));
                 Ok(())
             }
-            Err(message) => {
-                Err(self.error(line, format!("`{}`: {message}", instruction.opcode)))
-            }
+            Err(message) => Err(self.error(line, format!("`{}`: {message}", instruction.opcode))),
         }
     }
 
     fn opcode(&mut self, name: &str, m: &mut Modifiers, i: &Instruction) -> Decoded {
         let ops = &i.operands[..];
         match name {
-            "add" | "sub" | "mul" | "mad" | "fma" | "div" | "rem" | "min" | "max" | "abs" | "neg"
-            | "sad" | "addc" | "subc" | "madc" | "mad24" | "mul24" | "dp4a" | "dp2a" => {
-                self.arithmetic(name, m, ops)
+            "add" | "sub" | "mul" | "mad" | "fma" | "div" | "rem" | "min" | "max" | "abs" | "neg" | "sad"
+            | "addc" | "subc" | "madc" | "mad24" | "mul24" | "dp4a" | "dp2a" => self.arithmetic(name, m, ops),
+            "rcp" | "sqrt" | "rsqrt" | "ex2" | "lg2" | "sin" | "cos" | "tanh" | "testp" | "copysign" => {
+                self.float_function(name, m, ops)
             }
-            "rcp" | "sqrt" | "rsqrt" | "ex2" | "lg2" | "sin" | "cos" | "tanh" | "testp"
-            | "copysign" => self.float_function(name, m, ops),
-            "and" | "or" | "xor" | "not" | "cnot" | "shl" | "shr" | "shf" | "lop3" | "prmt"
-            | "bfe" | "bfi" | "bfind" | "brev" | "clz" | "popc" | "fns" | "bmsk" | "szext" => {
-                self.bits(name, m, ops)
-            }
+            "and" | "or" | "xor" | "not" | "cnot" | "shl" | "shr" | "shf" | "lop3" | "prmt" | "bfe"
+            | "bfi" | "bfind" | "brev" | "clz" | "popc" | "fns" | "bmsk" | "szext" => self.bits(name, m, ops),
             "setp" | "set" | "selp" | "slct" => self.compare(name, m, ops),
             "cvt" => self.cvt(m, ops),
             "mov" | "cvta" | "isspacep" | "mapa" => self.moves(name, m, ops),
-            "ld" | "ldu" | "st" | "atom" | "red" | "cp" | "prefetch" | "prefetchu"
-            | "createpolicy" | "applypriority" | "discard" | "membar" | "fence" => {
-                self.memory(name, m, ops)
-            }
-            "bra" | "brx" | "call" | "ret" | "exit" | "trap" | "brkpt" | "nanosleep" | "bar"
-            | "barrier" | "griddepcontrol" | "pmevent" => self.control(name, m, i),
+            "ld" | "ldu" | "st" | "atom" | "red" | "cp" | "prefetch" | "prefetchu" | "createpolicy"
+            | "applypriority" | "discard" | "membar" | "fence" => self.memory(name, m, ops),
+            "bra" | "brx" | "call" | "ret" | "exit" | "trap" | "brkpt" | "nanosleep" | "bar" | "barrier"
+            | "griddepcontrol" | "pmevent" => self.control(name, m, i),
             "shfl" | "vote" | "match" | "redux" | "activemask" | "elect" => self.warp(name, m, ops),
-            "mma" | "wmma" | "ldmatrix" | "stmatrix" | "movmatrix" => {
-                self.matrix(name, &i.opcode, m, ops)
-            },
+            "mma" | "wmma" | "ldmatrix" | "stmatrix" | "movmatrix" => self.matrix(name, &i.opcode, m, ops),
             _ => Err("this instruction is not known".to_string()),
         }
     }

@@ -96,9 +96,7 @@ impl Body<'_, '_> {
     /// A source of any kind; literals and symbols take the width of `ty`.
     pub(super) fn source(&mut self, operand: &Operand, ty: Type) -> Result<Reg, String> {
         match operand {
-            Operand::Literal(literal) => {
-                Ok(self.constant(Constant::Bits(bits(*literal, ty)?), ty.wide()))
-            }
+            Operand::Literal(literal) => Ok(self.constant(Constant::Bits(bits(*literal, ty)?), ty.wide())),
             Operand::Name { name, negated: false, offset } => {
                 if let Some(Symbol::Register(reg, _)) = self.scopes.find(name) {
                     return if *offset == 0 {
@@ -119,20 +117,14 @@ impl Body<'_, '_> {
                 }
                 Ok(self.constant(constant, ty.wide()))
             }
-            Operand::Name { name, negated: true, .. } => {
-                Err(format!("`!{name}` is for predicates only"))
-            }
+            Operand::Name { name, negated: true, .. } => Err(format!("`!{name}` is for predicates only")),
             Operand::Sink => Err("`_` cannot be read".to_string()),
             _ => Err("a register or a literal is expected".to_string()),
         }
     }
 
     /// The address of a variable: a constant and, for local ones, the row to add.
-    pub(super) fn symbol(
-        &mut self,
-        name: &str,
-        offset: i64,
-    ) -> Result<(Constant, Option<Row>), String> {
+    pub(super) fn symbol(&mut self, name: &str, offset: i64) -> Result<(Constant, Option<Row>), String> {
         if let Some(Symbol::Variable { space, offset: at, dynamic, .. }) = self.scopes.find(name) {
             let value = Constant::Bits((i64::from(at) + offset) as u64);
             return match space {
@@ -307,11 +299,14 @@ impl Body<'_, '_> {
 
     /// The place an access leads to: the space its opcode names, checked against the variable's.
     pub(super) fn place(&self, named: Option<Space>, located: &Located) -> Result<Place, String> {
-        let space = named.or(match located.space {
-            // Without a space in the opcode an address is generic, and so must a register hold one.
-            Some(Space::Global | Space::Const) | None => None,
-            Some(space) => return Err(format!("generic access to a {space:?} variable by name")),
-        });
+        let space = match (named, located.space) {
+            (Some(named), _) => Some(named),
+            // Without a space in the opcode the address is generic: global variables' own are.
+            (None, Some(Space::Global | Space::Const) | None) => None,
+            (None, Some(space)) => {
+                return Err(format!("generic access to a {space:?} variable by name"));
+            }
+        };
         if let (Some(a), Some(b)) = (named, located.space)
             && a != b
         {
@@ -323,9 +318,7 @@ impl Body<'_, '_> {
             Some(Space::Const) => Place::Const,
             Some(Space::Shared) => Place::Shared,
             Some(Space::Local) => Place::Local,
-            Some(Space::Param) if self.function.entry && !self.is_call_param(located) => {
-                Place::Param
-            }
+            Some(Space::Param) if self.function.entry && !self.is_call_param(located) => Place::Param,
             Some(Space::Param) => Place::CallParam,
         })
     }

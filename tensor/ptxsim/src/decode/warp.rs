@@ -60,17 +60,13 @@ impl Body<'_, '_> {
     }
 
     fn vote(&mut self, m: &mut Modifiers, ops: &[Operand]) -> Result<(Row, Collective), String> {
-        let mode = m
-            .one_of(&["all", "any", "uni", "ballot"])
-            .ok_or("all, any, uni or ballot is missing")?;
+        let mode = m.one_of(&["all", "any", "uni", "ballot"]).ok_or("all, any, uni or ballot is missing")?;
         let ty = m.ty()?;
         let [d, input, members] = self.operands::<3>(ops)?;
         let input = self.pred_src(input)?;
         let members = self.src(members, Type::B32)?;
         let collective = match (mode, ty) {
-            ("ballot", Type::B32) => {
-                Collective::Ballot { dst: self.dst(d, Type::B32)?, input }
-            }
+            ("ballot", Type::B32) => Collective::Ballot { dst: self.dst(d, Type::B32)?, input },
             ("all", Type::Pred) => Collective::VoteAll { dst: self.pred_dst(d)?, input },
             ("any", Type::Pred) => Collective::VoteAny { dst: self.pred_dst(d)?, input },
             ("uni", Type::Pred) => Collective::VoteUniform { dst: self.pred_dst(d)?, input },
@@ -90,14 +86,10 @@ impl Body<'_, '_> {
         let members = self.src(members, Type::B32)?;
         let collective = match (any, d) {
             (true, d) => Collective::MatchAny { dst: self.dst(d, Type::B32)?, value },
-            (false, Operand::Pair(d, p)) => Collective::MatchAll {
-                dst: self.dst(d, Type::B32)?,
-                all: Some(self.pred_dst(p)?),
-                value,
-            },
-            (false, d) => {
-                Collective::MatchAll { dst: self.dst(d, Type::B32)?, all: None, value }
+            (false, Operand::Pair(d, p)) => {
+                Collective::MatchAll { dst: self.dst(d, Type::B32)?, all: Some(self.pred_dst(p)?), value }
             }
+            (false, d) => Collective::MatchAll { dst: self.dst(d, Type::B32)?, all: None, value },
         };
         Ok((members, collective))
     }

@@ -75,14 +75,7 @@ pub(crate) fn consecutive(addresses: &Row64, bytes: u32) -> bool {
 
 /// Writes loaded words into the registers of a vector, `bytes` bytes an element.
 #[inline(always)]
-pub(crate) fn unpack(
-    regs: &mut Regs,
-    dst: &[Reg],
-    bytes: u32,
-    extend: Extend,
-    words: &Words,
-    mask: u32,
-) {
+pub(crate) fn unpack(regs: &mut Regs, dst: &[Reg], bytes: u32, extend: Extend, words: &Words, mask: u32) {
     for (element, &reg) in dst.iter().enumerate() {
         let at = element * bytes as usize;
         match (bytes, reg, extend) {

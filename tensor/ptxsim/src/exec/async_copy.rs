@@ -76,8 +76,7 @@ impl Warp {
         if context.counts {
             worker.counts.shared_access(self.pc, &dst.map(|a| a as u32), mask, bytes);
         }
-        let mut pending =
-            PendingCopy { offset: [0; 32], bytes, lanes: mask, group: self.committed };
+        let mut pending = PendingCopy { offset: [0; 32], bytes, lanes: mask, group: self.committed };
         for lane in lanes(mask) {
             let offset = self.shared_offset("writes", dst[lane], bytes, lane, shared)?;
             if shared.shadowed() {
@@ -114,12 +113,7 @@ impl Warp {
         self.finish_copies(mask, shared, |_, _| true);
     }
 
-    fn finish_copies(
-        &mut self,
-        mask: u32,
-        shared: &mut Shared,
-        done: impl Fn(u32, usize) -> bool,
-    ) {
+    fn finish_copies(&mut self, mask: u32, shared: &mut Shared, done: impl Fn(u32, usize) -> bool) {
         let warp = self.index;
         self.copies.retain_mut(|copy| {
             for lane in lanes(copy.lanes & mask) {

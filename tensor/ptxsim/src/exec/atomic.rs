@@ -12,8 +12,8 @@ use crate::memory::global::Allocation;
 use crate::memory::shared::Shared;
 use crate::parse::types::Type;
 use crate::program::{Atomic, AtomicOp};
-use crate::semantics::float::{FloatMode, MinMaxMode, add_f32, add_f64};
 use crate::semantics::exact::Rounding;
+use crate::semantics::float::{FloatMode, MinMaxMode, add_f32, add_f64};
 use crate::semantics::half2::{
     HalfKind, HalfMode, add_half, add_half2, max_half, max_half2, min_half, min_half2,
 };
@@ -29,15 +29,11 @@ fn combine(op: AtomicOp, ty: Type, old: u64, value: u64, swap: u64) -> u64 {
                 let sum = add_f32(f32::from_bits(low), f32::from_bits(value as u32), FloatMode::RN);
                 u64::from(sum.to_bits())
             }
-            Type::F64 => {
-                add_f64(f64::from_bits(old), f64::from_bits(value), Rounding::Nearest).to_bits()
-            }
+            Type::F64 => add_f64(f64::from_bits(old), f64::from_bits(value), Rounding::Nearest).to_bits(),
             Type::F16x2 => add_half2(HalfKind::F16, low, value as u32, HalfMode::default()).into(),
             Type::Bf16x2 => add_half2(HalfKind::Bf16, low, value as u32, HalfMode::default()).into(),
             Type::F16 => add_half(HalfKind::F16, old as u16, value as u16, HalfMode::default()).into(),
-            Type::Bf16 => {
-                add_half(HalfKind::Bf16, old as u16, value as u16, HalfMode::default()).into()
-            }
+            Type::Bf16 => add_half(HalfKind::Bf16, old as u16, value as u16, HalfMode::default()).into(),
             _ => old.wrapping_add(value),
         },
         AtomicOp::Min | AtomicOp::Max => {
@@ -143,7 +139,9 @@ impl Warp {
                         return Err(Trouble::new(
                             FaultKind::UninitialisedRead,
                             lane as u32,
-                            format!("atomic on {bytes} bytes of global memory at 0x{address:x}, which nothing has written"),
+                            format!(
+                                "atomic on {bytes} bytes of global memory at 0x{address:x}, which nothing has written"
+                            ),
                         ));
                     }
                     let old = global_update(a, offset, bytes, context, f);

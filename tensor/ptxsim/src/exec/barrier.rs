@@ -39,12 +39,7 @@ impl BarrierState {
     /// Adds an arrival; true when the barrier is complete.
     pub(crate) fn add(&mut self, warp: u32, arrival: &Arrival, threads: u32) -> Step<bool> {
         if self.arrived == 0 {
-            *self = Self {
-                expected: arrival.expected,
-                all: true,
-                pc: arrival.pc,
-                ..Self::default()
-            };
+            *self = Self { expected: arrival.expected, all: true, pc: arrival.pc, ..Self::default() };
         } else if self.expected != arrival.expected {
             return Err(Trouble::warp(
                 FaultKind::BarrierDivergence,

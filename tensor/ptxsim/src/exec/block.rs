@@ -59,11 +59,7 @@ impl Block {
     }
 
     /// Runs until the block is done or only spins.
-    pub(crate) fn run(
-        &mut self,
-        context: &Context,
-        worker: &mut Worker,
-    ) -> Result<Progress, Box<Fault>> {
+    pub(crate) fn run(&mut self, context: &Context, worker: &mut Worker) -> Result<Progress, Box<Fault>> {
         loop {
             let (mut advanced, mut yielded) = (false, false);
             for w in 0..self.warps.len() {
@@ -100,15 +96,9 @@ impl Block {
         }
     }
 
-    fn arrived(
-        &mut self,
-        context: &Context,
-        warp: usize,
-        arrival: &Arrival,
-    ) -> Result<(), Box<Trouble>> {
+    fn arrived(&mut self, context: &Context, warp: usize, arrival: &Arrival) -> Result<(), Box<Trouble>> {
         let threads = 32 * self.warps.len() as u32;
-        let complete =
-            self.barriers[arrival.id as usize].add(warp as u32, arrival, threads)?;
+        let complete = self.barriers[arrival.id as usize].add(warp as u32, arrival, threads)?;
         if complete {
             self.complete(context, arrival.id);
         }
@@ -132,11 +122,7 @@ impl Block {
     /// No warp can run and some are not done.
     fn stuck(&mut self, context: &Context) -> Result<(), Box<Fault>> {
         let threads = 32 * self.warps.len() as u32;
-        let gone: u32 = self
-            .warps
-            .iter()
-            .map(|w| if w.live() == 0 { 32 } else { 0 })
-            .sum();
+        let gone: u32 = self.warps.iter().map(|w| if w.live() == 0 { 32 } else { 0 }).sum();
         if !context.checks.barriers {
             // As PTX says of `exit`: threads that are gone no longer hold a barrier up.
             let ready = (0..16).find(|&id| {
@@ -195,12 +181,8 @@ impl Block {
     #[cold]
     fn fault(&self, context: &Context, warp: usize, trouble: Trouble) -> Box<Fault> {
         let w = &self.warps[warp];
-        let running = w
-            .fragments
-            .iter()
-            .filter(|f| f.wait == Wait::No)
-            .map(|f| f.mask.trailing_zeros())
-            .min();
+        let running =
+            w.fragments.iter().filter(|f| f.wait == Wait::No).map(|f| f.mask.trailing_zeros()).min();
         let lane = trouble.lane.or(running).unwrap_or(0).min(31);
         let thread = w.index * 32 + lane;
         Box::new(context.fault(trouble, Some(w.pc), self.index, thread))

@@ -5,9 +5,7 @@ use super::regs::{FULL, Row};
 use super::warp::{Wait, Warp};
 use crate::error::FaultKind;
 use crate::program::{AtomicOp, Collective, Kind, ShuffleMode};
-use crate::semantics::warp::{
-    Reduction, VoteMode, match_all, match_any, redux, shuffle_source, vote,
-};
+use crate::semantics::warp::{Reduction, VoteMode, match_all, match_any, redux, shuffle_source, vote};
 
 impl Warp {
     /// Runs `operation` for the `active` lanes. False if lanes named in a member mask are missing.

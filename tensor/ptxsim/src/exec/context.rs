@@ -130,13 +130,7 @@ impl Context<'_> {
     }
 
     #[cold]
-    pub(crate) fn fault(
-        &self,
-        trouble: Trouble,
-        pc: Option<u32>,
-        block: [u32; 3],
-        thread: u32,
-    ) -> Fault {
+    pub(crate) fn fault(&self, trouble: Trouble, pc: Option<u32>, block: [u32; 3], thread: u32) -> Fault {
         let line = pc.and_then(|pc| self.program.code.get(pc as usize)).map_or(0, |i| i.line);
         let [bx, by, _] = self.block;
         Fault {

@@ -38,14 +38,7 @@ fn misaligned(verb: &str, space: &str, address: u64, bytes: u32, lane: usize) ->
 }
 
 #[cold]
-fn outside(
-    verb: &str,
-    space: &str,
-    offset: u64,
-    bytes: u32,
-    size: u64,
-    lane: usize,
-) -> Box<Trouble> {
+fn outside(verb: &str, space: &str, offset: u64, bytes: u32, size: u64, lane: usize) -> Box<Trouble> {
     Trouble::new(
         FaultKind::OutOfBounds,
         lane as u32,
@@ -498,13 +491,7 @@ fn uninitialised(a: &Allocation, address: u64, bytes: u32, lane: usize) -> Box<T
     )
 }
 
-fn load_param(
-    at: &Row64,
-    mask: u32,
-    bytes: u32,
-    words: &mut Words,
-    context: &Context,
-) -> Step<()> {
+fn load_param(at: &Row64, mask: u32, bytes: u32, words: &mut Words, context: &Context) -> Step<()> {
     let size = context.arguments.len() as u64;
     for lane in lanes(mask) {
         let end = at[lane].saturating_add(u64::from(bytes));

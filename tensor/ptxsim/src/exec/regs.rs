@@ -229,11 +229,7 @@ impl Lane for bool {
 pub(crate) type Alu = Box<dyn Fn(&mut Regs, u32) + Send + Sync>;
 
 /// `d = f(a)`.
-pub(crate) fn map1<A: Lane, D: Lane>(
-    d: Row,
-    a: Row,
-    f: impl Fn(A) -> D + Send + Sync + 'static,
-) -> Alu {
+pub(crate) fn map1<A: Lane, D: Lane>(d: Row, a: Row, f: impl Fn(A) -> D + Send + Sync + 'static) -> Alu {
     Box::new(move |regs, mask| {
         let a = A::get(regs, a);
         let mut out = [D::default(); 32];

@@ -135,17 +135,17 @@ impl Warp {
         for row in &context.constants32 {
             regs.r32.push(match *row {
                 ConstantRow::Same(v) => [v; 32],
-                ConstantRow::Special(s) => std::array::from_fn(|lane| {
-                    context.special(s, block, self.index, lane as u32) as u32
-                }),
+                ConstantRow::Special(s) => {
+                    std::array::from_fn(|lane| context.special(s, block, self.index, lane as u32) as u32)
+                }
             });
         }
         for row in &context.constants64 {
             regs.r64.push(match *row {
                 ConstantRow::Same(v) => [v; 32],
-                ConstantRow::Special(s) => std::array::from_fn(|lane| {
-                    context.special(s, block, self.index, lane as u32)
-                }),
+                ConstantRow::Special(s) => {
+                    std::array::from_fn(|lane| context.special(s, block, self.index, lane as u32))
+                }
             });
         }
         regs.r32.resize(c32 + frame.rows32 as usize, [0; 32]);

@@ -310,12 +310,7 @@ impl Global {
 }
 
 /// Words for where `address` lies relative to the closest allocation.
-pub(crate) fn nearest(
-    live: &[Arc<Allocation>],
-    freed: &[(u64, u64)],
-    address: u64,
-    bytes: u64,
-) -> String {
+pub(crate) fn nearest(live: &[Arc<Allocation>], freed: &[(u64, u64)], address: u64, bytes: u64) -> String {
     if let Some((base, size)) = freed.iter().rev().find(|(b, s)| address.wrapping_sub(*b) < *s) {
         return format!(
             "{} bytes into the {}-byte allocation at 0x{base:x}, which has been freed",
@@ -335,12 +330,9 @@ pub(crate) fn nearest(
             group(a.bytes),
             a.base
         ),
-        (_, _, Some(a), Some(before)) => format!(
-            "{} bytes before the {}-byte allocation at 0x{:x}",
-            group(before),
-            group(a.bytes),
-            a.base
-        ),
+        (_, _, Some(a), Some(before)) => {
+            format!("{} bytes before the {}-byte allocation at 0x{:x}", group(before), group(a.bytes), a.base)
+        }
         _ => "nothing is allocated".to_string(),
     }
 }
@@ -397,10 +389,7 @@ mod tests {
         let mut global = Global::new(1024);
         let a = global.alloc(512).unwrap();
         global.alloc(256).unwrap();
-        assert_eq!(
-            global.alloc(300),
-            Err(GpuError::OutOfMemory { requested: 300, free: 256, total: 1024 })
-        );
+        assert_eq!(global.alloc(300), Err(GpuError::OutOfMemory { requested: 300, free: 256, total: 1024 }));
         global.free(a).unwrap();
         assert!(global.alloc(300).is_ok());
         assert!(global.alloc(u64::MAX).is_err());

@@ -179,12 +179,7 @@ impl Shared {
 
     /// Checks a write by `warp` and notes it.
     #[inline(always)]
-    pub(crate) fn note_write(
-        &mut self,
-        offset: usize,
-        bytes: u32,
-        warp: u32,
-    ) -> Result<(), Problem> {
+    pub(crate) fn note_write(&mut self, offset: usize, bytes: u32, warp: u32) -> Result<(), Problem> {
         let (mask, words) = extent(offset, bytes);
         let now = stamp(self.clock[warp as usize], warp, mask);
         let seen = &self.seen[warp as usize];
@@ -194,9 +189,7 @@ impl Shared {
                 return Err(in_flight("writes", index, *w));
             }
             if self.checks.races {
-                for (verb, earlier) in
-                    [("wrote", w.write), ("read", w.read), ("read", w.other_read)]
-                {
+                for (verb, earlier) in [("wrote", w.write), ("read", w.read), ("read", w.other_read)] {
                     let other = stamp_warp(earlier);
                     if other != warp as usize && earlier >> 9 > seen[other] && earlier & mask != 0 {
                         return Err(race("writes", index, warp, verb, earlier));
@@ -210,12 +203,7 @@ impl Shared {
     }
 
     /// Checks an atomic operation by `warp` and notes it: atomics do not race with each other.
-    pub(crate) fn note_atomic(
-        &mut self,
-        offset: usize,
-        bytes: u32,
-        warp: u32,
-    ) -> Result<(), Problem> {
+    pub(crate) fn note_atomic(&mut self, offset: usize, bytes: u32, warp: u32) -> Result<(), Problem> {
         let (mask, words) = extent(offset, bytes);
         for index in offset / 4..offset / 4 + words {
             let w = self.shadow[index];

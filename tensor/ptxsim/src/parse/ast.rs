@@ -86,7 +86,12 @@ pub(crate) enum Statement {
     Label(String, u32),
     Instruction(Instruction),
     /// Registers: base name, count (`%r<10>`), type.
-    Registers { name: String, count: Option<u32>, ty: Type, line: u32 },
+    Registers {
+        name: String,
+        count: Option<u32>,
+        ty: Type,
+        line: u32,
+    },
     Variable(Variable),
     /// `name: .branchtargets a, b;`
     Targets(String, Vec<String>),

@@ -390,11 +390,7 @@ impl Parser<'_> {
             returns = self.parameters()?;
         }
         let name = self.word("a function's name")?;
-        let params = if self.peek() == Some(&Token::Punct('(')) {
-            self.parameters()?
-        } else {
-            Vec::new()
-        };
+        let params = if self.peek() == Some(&Token::Punct('(')) { self.parameters()? } else { Vec::new() };
         let (mut max_threads, mut required_threads) = (None, None);
         while let Some(word) = self.peek_word() {
             let word = word.to_string();
