@@ -128,7 +128,7 @@ impl Warp {
                 let f = |old| combine(atomic.op, atomic.ty, old, new, with) & keep;
                 old[lane] = if spaces.global >> lane & 1 != 0 {
                     let a = self.allocation("changes", address, bytes, lane, context, worker)?;
-                    if a.read_only {
+                    if a.read_only() {
                         return Err(Trouble::new(
                             FaultKind::ReadOnly,
                             lane as u32,

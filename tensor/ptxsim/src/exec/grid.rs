@@ -66,6 +66,8 @@ pub(crate) fn run(
             }
             match block.run(context, &mut worker) {
                 Ok(Progress::Done) => spare.push(block),
+                // What it waits for may never come once no new block starts.
+                Ok(Progress::Spinning) if context.stop.load(Relaxed) => {}
                 Ok(Progress::Spinning) => resident.push((number, block)),
                 Err(fault) => {
                     context.stop.store(true, Relaxed);

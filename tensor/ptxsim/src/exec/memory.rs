@@ -253,7 +253,7 @@ impl Warp {
                 Err(_) if !context.checks.bounds => continue,
                 Err(_) => return Err(context.out_of_bounds("writes", "global", address, bytes, lane as u32)),
             };
-            if a.read_only {
+            if a.read_only() {
                 return Err(Trouble::new(
                     FaultKind::ReadOnly,
                     lane as u32,
