@@ -4,6 +4,8 @@ use crate::exec::regs::{Alu, Reg, Row};
 use crate::lex::Source;
 use crate::parse::types::Type;
 use crate::semantics;
+use crate::semantics::tensor::Mma;
+use crate::semantics::wmma::WmmaAccess;
 use std::sync::Arc;
 
 /// What an instruction is counted as.
@@ -152,13 +154,25 @@ pub(crate) struct Matrix {
     pub regs: Vec<Reg>,
 }
 
-/// `mma.sync`.
-pub(crate) struct Mma {
-    pub operation: semantics::mma::Mma,
+/// `mma.sync` and `wmma.mma`.
+#[derive(Debug)]
+pub(crate) struct Multiply {
+    pub operation: Mma,
     pub d: Vec<Row>,
     pub a: Vec<Row>,
     pub b: Vec<Row>,
     pub c: Vec<Row>,
+}
+
+/// `wmma.load` and `wmma.store`.
+#[derive(Debug)]
+pub(crate) struct FragmentAccess {
+    pub place: Place,
+    pub address: Address,
+    pub access: WmmaAccess,
+    /// Row of the stride in elements; the matrix is dense without.
+    pub stride: Option<Row>,
+    pub regs: Vec<Reg>,
 }
 
 /// What an instruction does.
@@ -203,7 +217,9 @@ pub(crate) enum Kind {
     Clock(Reg),
     LoadMatrix(Box<Matrix>),
     StoreMatrix(Box<Matrix>),
-    Mma(Box<Mma>),
+    Multiply(Box<Multiply>),
+    LoadFragment(Box<FragmentAccess>),
+    StoreFragment(Box<FragmentAccess>),
 }
 
 /// One decoded instruction.
@@ -258,6 +274,8 @@ pub(crate) enum Constant {
     Special(Special),
     /// Address of a module-level variable, known when the module is loaded.
     Symbol(String, i64),
+    /// Offset from the start of dynamic shared memory, known when the entry is decoded.
+    DynamicShared(i64),
 }
 
 /// A decoded entry.

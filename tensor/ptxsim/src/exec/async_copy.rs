@@ -74,7 +74,7 @@ impl Warp {
             }
         }
         if context.counts {
-            worker.counts.shared(&dst, mask, bytes, true);
+            worker.counts.shared_access(self.pc, &dst.map(|a| a as u32), mask, bytes);
         }
         let mut pending =
             PendingCopy { offset: [0; 32], bytes, lanes: mask, group: self.committed };

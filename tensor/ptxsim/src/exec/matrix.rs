@@ -1,13 +1,13 @@
-//! `ldmatrix`, `stmatrix` and `mma.sync`.
+//! `ldmatrix`, `stmatrix`, `mma.sync` and `wmma.mma`.
 
 use super::access::addresses;
 use super::context::{Context, Step, Trouble, Worker};
-use super::regs::Reg;
+use super::regs::{FULL, Reg, Row};
 use super::warp::Warp;
 use crate::error::FaultKind;
 use crate::memory::SHARED_WINDOW;
 use crate::memory::shared::Shared;
-use crate::program::{Matrix, Mma, Place};
+use crate::program::{Matrix, Multiply, Place};
 use crate::semantics::matrix_load::{collect, distribute};
 
 impl Warp {
@@ -39,7 +39,7 @@ impl Warp {
         let n = matrix.regs.len();
         let at = self.rows(matrix)?;
         if context.counts {
-            worker.counts.matrix(&at, n as u32, false);
+            worker.counts.shared_rows(self.pc, &at.map(|a| a as u32), n as u32);
         }
         let mut rows = [[0; 4]; 32];
         for lane in 0..8 * n {
@@ -56,7 +56,7 @@ impl Warp {
         let values = distribute(&rows, n, matrix.transposed);
         for (reg, value) in matrix.regs.iter().zip(&values) {
             if let Reg::W32(row) = *reg {
-                self.regs.set32(row, u32::MAX, value);
+                self.regs.set32(row, FULL, value);
             }
         }
         Ok(())
@@ -72,7 +72,7 @@ impl Warp {
         let n = matrix.regs.len();
         let at = self.rows(matrix)?;
         if context.counts {
-            worker.counts.matrix(&at, n as u32, true);
+            worker.counts.shared_rows(self.pc, &at.map(|a| a as u32), n as u32);
         }
         let mut values = [[0; 32]; 4];
         for (value, reg) in values.iter_mut().zip(&matrix.regs) {
@@ -95,10 +95,33 @@ impl Warp {
         Ok(())
     }
 
-    pub(super) fn multiply(&mut self, mma: &Mma, context: &Context, worker: &mut Worker) {
-        if context.counts {
-            worker.counts.mma(mma.operation.flops());
+    pub(super) fn multiply(&mut self, multiply: &Multiply) {
+        let regs = &mut self.regs;
+        if multiply.operation.is_f64() {
+            let read = |rows: &[Row]| rows.iter().map(|&r| *regs.row64(r)).collect::<Vec<_>>();
+            let (a, b, c) = (read(&multiply.a), read(&multiply.b), read(&multiply.c));
+            let mut d = [[0; 32]; 8];
+            let d = &mut d[..multiply.d.len()];
+            multiply.operation.run_f64(&a, &b, &c, d);
+            for (row, value) in multiply.d.iter().zip(d) {
+                regs.set64(*row, FULL, value);
+            }
+            return;
         }
-        mma.execute(&mut self.regs);
+        let read = |rows: &[Row]| {
+            let mut out = [[0; 32]; 16];
+            for (value, &row) in out.iter_mut().zip(rows) {
+                *value = *regs.row32(row);
+            }
+            out
+        };
+        let (a, b, c) = (read(&multiply.a), read(&multiply.b), read(&multiply.c));
+        let mut d = [[0; 32]; 16];
+        let d = &mut d[..multiply.d.len()];
+        let [na, nb, nc] = [&multiply.a, &multiply.b, &multiply.c].map(Vec::len);
+        multiply.operation.run(&a[..na], &b[..nb], &c[..nc], d);
+        for (row, value) in multiply.d.iter().zip(d) {
+            regs.set32(*row, FULL, value);
+        }
     }
 }

@@ -6,6 +6,7 @@ use super::access::{Words, addresses, classify, consecutive, pack, unpack};
 use super::context::{Context, Step, Trouble, Worker};
 use super::regs::{FULL, Row64};
 use super::warp::Warp;
+use crate::count::GlobalAccess;
 use crate::error::FaultKind;
 use crate::memory::global::{Allocation, group};
 use crate::memory::shared::Shared;
@@ -84,6 +85,9 @@ impl Warp {
                 self.load_shared(&at, spaces.shared, total, &mut words, context, shared, worker)?;
             }
             if spaces.local != 0 {
+                if context.counts {
+                    worker.counts.local_access(spaces.local, total);
+                }
                 self.load_local(&at, spaces.local, total, &mut words)?;
             }
             if spaces.param != 0 {
@@ -121,6 +125,9 @@ impl Warp {
             self.store_shared(&at, spaces.shared, total, &words, context, shared, worker)?;
         }
         if spaces.local != 0 {
+            if context.counts {
+                worker.counts.local_access(spaces.local, total);
+            }
             self.store_local(&at, spaces.local, total, &words)?;
         }
         if spaces.param != 0 {
@@ -171,7 +178,7 @@ impl Warp {
         worker: &mut Worker,
     ) -> Step<()> {
         if context.counts {
-            worker.counts.global(at, mask, bytes, false);
+            worker.counts.global_access(self.pc, GlobalAccess::Load, at, mask, bytes);
         }
         let first = mask.trailing_zeros() as usize;
         if mask == FULL && bytes >= 4 && consecutive(at, bytes) && at[0] % u64::from(bytes) == 0 {
@@ -221,7 +228,7 @@ impl Warp {
     }
 
     #[inline(always)]
-    fn store_global(
+    pub(super) fn store_global(
         &mut self,
         at: &Row64,
         mask: u32,
@@ -231,7 +238,7 @@ impl Warp {
         worker: &mut Worker,
     ) -> Step<()> {
         if context.counts {
-            worker.counts.global(at, mask, bytes, true);
+            worker.counts.global_access(self.pc, GlobalAccess::Store, at, mask, bytes);
         }
         let first = mask.trailing_zeros() as usize;
         let mut a = self.allocation("writes", at[first], bytes, first, context, worker);
@@ -246,7 +253,7 @@ impl Warp {
                 Err(_) if !context.checks.bounds => continue,
                 Err(_) => return Err(context.out_of_bounds("writes", "global", address, bytes, lane as u32)),
             };
-            if a.read_only {
+            if a.read_only() {
                 return Err(Trouble::new(
                     FaultKind::ReadOnly,
                     lane as u32,
@@ -289,7 +296,7 @@ impl Warp {
     }
 
     #[inline(always)]
-    fn load_shared(
+    pub(super) fn load_shared(
         &mut self,
         at: &Row64,
         mask: u32,
@@ -300,7 +307,7 @@ impl Warp {
         worker: &mut Worker,
     ) -> Step<()> {
         if context.counts {
-            worker.counts.shared(at, mask, bytes, false);
+            worker.counts.shared_access(self.pc, &at.map(|a| a as u32), mask, bytes);
         }
         for lane in lanes(mask) {
             let offset = self.shared_offset("reads", at[lane], bytes, lane, shared)?;
@@ -321,7 +328,7 @@ impl Warp {
     }
 
     #[inline(always)]
-    fn store_shared(
+    pub(super) fn store_shared(
         &mut self,
         at: &Row64,
         mask: u32,
@@ -332,7 +339,7 @@ impl Warp {
         worker: &mut Worker,
     ) -> Step<()> {
         if context.counts {
-            worker.counts.shared(at, mask, bytes, true);
+            worker.counts.shared_access(self.pc, &at.map(|a| a as u32), mask, bytes);
         }
         if context.checks.races {
             self.colliding_lanes(at, mask, bytes, words)?;

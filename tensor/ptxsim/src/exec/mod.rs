@@ -7,6 +7,8 @@ pub(crate) mod barrier;
 pub(crate) mod block;
 pub(crate) mod collective;
 pub(crate) mod context;
+pub(crate) mod fma;
+pub(crate) mod fragment;
 pub(crate) mod grid;
 pub(crate) mod matrix;
 pub(crate) mod memory;

@@ -295,7 +295,7 @@ impl Warp {
                 }
             };
             if context.counts {
-                worker.counts.instruction(inst.class, active);
+                worker.counts.instruction(pc, active);
             }
             worker.unreported += 1;
             match &inst.kind {
@@ -325,7 +325,7 @@ impl Warp {
                     }
                     if active != 0 {
                         if context.counts {
-                            worker.counts.divergent_branch();
+                            worker.counts.divergent_branch(pc);
                         }
                         let mut taken = self.fragments[index].clone();
                         taken.pc = *target;
@@ -354,7 +354,11 @@ impl Warp {
                 }
                 Kind::Store(store) => self.store(store, active, context, shared, worker)?,
                 Kind::Nop => {}
-                Kind::Mma(_) | Kind::LoadMatrix(_) | Kind::StoreMatrix(_) => {
+                Kind::Multiply(_)
+                | Kind::LoadMatrix(_)
+                | Kind::StoreMatrix(_)
+                | Kind::LoadFragment(_)
+                | Kind::StoreFragment(_) => {
                     if active != 0 {
                         if !self.whole_warp(active)? {
                             self.fragments[index].pc = pc;
@@ -362,7 +366,13 @@ impl Warp {
                             return Ok(Stop::Reschedule);
                         }
                         match &inst.kind {
-                            Kind::Mma(mma) => self.multiply(mma, context, worker),
+                            Kind::Multiply(m) => self.multiply(m),
+                            Kind::LoadFragment(f) => {
+                                self.load_fragment(f, context, shared, worker)?;
+                            }
+                            Kind::StoreFragment(f) => {
+                                self.store_fragment(f, context, shared, worker)?;
+                            }
                             Kind::LoadMatrix(m) => {
                                 self.load_matrix(m, context, shared, worker)?;
                             }

@@ -22,7 +22,7 @@ const REMEMBERED: usize = 256;
 pub(crate) struct Allocation {
     pub base: u64,
     pub bytes: u64,
-    pub read_only: bool,
+    read_only: AtomicBool,
     words: Box<[AtomicU32]>,
     /// One bit a byte, 32 bytes a word.
     written: Box<[AtomicU32]>,
@@ -35,17 +35,22 @@ fn zeroed(words: usize) -> Box<[AtomicU32]> {
 }
 
 impl Allocation {
-    fn new(base: u64, bytes: u64, read_only: bool) -> Self {
+    fn new(base: u64, bytes: u64) -> Self {
         // Sixteen bytes of slack: an access at the end never indexes past the words.
         let words = (bytes as usize).div_ceil(4) + 4;
         Self {
             base,
             bytes,
-            read_only,
+            read_only: AtomicBool::new(false),
             words: zeroed(words),
             written: zeroed((bytes as usize).div_ceil(32) + 1),
             all_written: AtomicBool::new(bytes == 0),
         }
+    }
+
+    /// Whether kernels may only read it.
+    pub(crate) fn read_only(&self) -> bool {
+        self.read_only.load(Relaxed)
     }
 
     /// Whether `bytes` bytes at `address` lie inside.
@@ -206,7 +211,7 @@ impl Global {
         self.total
     }
 
-    pub(crate) fn alloc(&mut self, bytes: u64, read_only: bool) -> Result<u64, GpuError> {
+    pub(crate) fn alloc(&mut self, bytes: u64) -> Result<u64, GpuError> {
         let charged = bytes.max(1).next_multiple_of(ALIGNMENT);
         let free = self.total - self.used;
         if bytes > free || charged > free {
@@ -215,7 +220,7 @@ impl Global {
         let base = self.next;
         self.next += charged + GUARD.max(charged.next_multiple_of(GUARD));
         self.used += charged;
-        self.live.insert(base, Arc::new(Allocation::new(base, bytes, read_only)));
+        self.live.insert(base, Arc::new(Allocation::new(base, bytes)));
         Ok(base)
     }
 
@@ -237,6 +242,23 @@ impl Global {
     /// Ranges freed lately, oldest first.
     pub(crate) fn freed(&self) -> &[(u64, u64)] {
         &self.freed
+    }
+
+    /// Kernels may only read the allocation at `base` from now on.
+    pub(crate) fn make_read_only(&self, base: u64) -> Result<(), GpuError> {
+        let a = self.live.get(&base).ok_or(GpuError::NotAllocated(base))?;
+        a.read_only.store(true, Relaxed);
+        Ok(())
+    }
+
+    /// The allocation at `base` counts as unwritten from now on.
+    pub(crate) fn forget(&self, base: u64) -> Result<(), GpuError> {
+        let a = self.live.get(&base).ok_or(GpuError::NotAllocated(base))?;
+        a.all_written.store(a.bytes == 0, Relaxed);
+        for word in &a.written {
+            word.store(0, Relaxed);
+        }
+        Ok(())
     }
 
     fn find(&self, address: u64, bytes: u64) -> Result<&Arc<Allocation>, GpuError> {
@@ -343,7 +365,7 @@ mod tests {
     #[test]
     fn bytes_written_at_any_offset_come_back() {
         let mut global = Global::new(1 << 20);
-        let base = global.alloc(103, false).unwrap();
+        let base = global.alloc(103).unwrap();
         let data: Vec<u8> = (0..50).collect();
         for offset in 0..9 {
             global.write(base + offset, &data).unwrap();
@@ -361,7 +383,7 @@ mod tests {
     #[test]
     fn copies_that_leave_their_allocation_name_it() {
         let mut global = Global::new(1 << 20);
-        let base = global.alloc(4096, false).unwrap();
+        let base = global.alloc(4096).unwrap();
         let error = global.write(base + 4090, &[0; 18]).unwrap_err().to_string();
         assert!(error.contains("12 bytes past the end of the 4,096-byte allocation"), "{error}");
         global.free(base).unwrap();
@@ -373,14 +395,14 @@ mod tests {
     #[test]
     fn memory_runs_out_and_comes_back() {
         let mut global = Global::new(1024);
-        let a = global.alloc(512, false).unwrap();
-        global.alloc(256, false).unwrap();
+        let a = global.alloc(512).unwrap();
+        global.alloc(256).unwrap();
         assert_eq!(
-            global.alloc(300, false),
+            global.alloc(300),
             Err(GpuError::OutOfMemory { requested: 300, free: 256, total: 1024 })
         );
         global.free(a).unwrap();
-        assert!(global.alloc(300, false).is_ok());
-        assert!(global.alloc(u64::MAX, false).is_err());
+        assert!(global.alloc(300).is_ok());
+        assert!(global.alloc(u64::MAX).is_err());
     }
 }
