@@ -12,6 +12,7 @@ use crate::llama::Llama;
 use crate::{Error, Result};
 use cache::KvCache;
 use medley_autograd::{Var, no_grad};
+use medley_kernels::ops::IndexSelect;
 use medley_tensor::Tensor;
 use std::collections::VecDeque;
 
@@ -89,7 +90,7 @@ pub fn generate(
                 prompt,
                 ids: prompts[prompt].clone(),
                 prompt_len: prompts[prompt].len(),
-                cache: KvCache::new(layers),
+                cache: KvCache::new(&model.placement().device, layers),
                 sampler: Sampler::new(options.sampling, options.seed, prompt as u64),
             });
         }
@@ -147,11 +148,12 @@ fn next_logits(model: &Llama, slots: &mut [Slot]) -> Result<Vec<f32>> {
         slot.cache.set_len(slot.ids.len());
     }
     // Logits are wanted after the last token of each sequence only.
-    let width = config.hidden_size;
-    let all = hidden.value().as_slice::<f32>().map_err(Error::from)?;
-    let last: Vec<f32> = ends.iter().flat_map(|end| &all[(end - 1) * width..end * width]).copied().collect();
-    let last = Tensor::from_vec(last, &[ends.len(), width])?;
-    Ok(no_grad(|| model.logits(&Var::from(last)))?.to_vec_f32()?)
+    let last: Vec<u32> = ends.iter().map(|end| *end as u32 - 1).collect();
+    let logits = no_grad(|| -> Result<Tensor> {
+        let [last] = hidden.index_select(IndexSelect { indices: last.into() }, &[])?;
+        model.logits(&last)
+    })?;
+    Ok(logits.to_vec_f32()?)
 }
 
 /// Logits `[T, vocab]` of one sequence, all positions.

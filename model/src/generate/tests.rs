@@ -57,7 +57,7 @@ fn cached_hidden_states_equal_the_packed_forward() {
         prompt: 0,
         ids: vec![],
         prompt_len: 0,
-        cache: KvCache::new(2),
+        cache: KvCache::new(&medley_tensor::Device::Cpu, 2),
         sampler: Sampler::new(SamplingParams::GREEDY, 0, 0),
     };
     // Fed in pieces of 7, 1, 1, 11.
@@ -99,4 +99,23 @@ fn sampling_does_not_depend_on_the_batch_and_stops() {
     assert_eq!(cancelled.unwrap()[0].finish, Finish::Cancelled);
     assert_eq!(seen, 4);
     assert!(generate(&model, &[vec![]], &options(1), &mut |_, _| true).is_err());
+}
+
+/// Prompts of several lengths in one batch on the simulated card, in f32: the CPU's tokens, and room for keys
+/// and values that grows on the way.
+#[test]
+fn a_card_writes_what_the_cpu_writes() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/llama/gqa_f32");
+    let prompts: Vec<Vec<u32>> = vec![(3..25).collect(), vec![9], vec![7, 30, 2]];
+    let on = |placement| {
+        let model = Llama::open_on(&folder, BaseStorage::Mapped, placement).unwrap();
+        let options = GenerateOptions { max_new_tokens: 60, ..options(3) };
+        generate(&model, &prompts, &options, &mut |_, _| true).unwrap()
+    };
+    let device = medley_tensor::Device::open("sim").unwrap();
+    let got = on(crate::Placement { device, compute: medley_tensor::DType::F32 });
+    let want = on(crate::Placement::default());
+    for (got, want) in got.iter().zip(&want) {
+        assert_eq!(got.ids, want.ids);
+    }
 }
