@@ -11,9 +11,6 @@ use crate::ops;
 use medley_tensor::device::{CudaDevice, Device, SimOptions};
 use medley_tensor::{DType, Op, Tensor};
 
-/// Until `ptxsim` runs kernels.
-pub(crate) const SIMULATOR_RUNS: bool = false;
-
 /// Ops whose CUDA path is still to be written. Each must refuse, so that none is forgotten here.
 pub(crate) const PENDING: &[&str] = &[
     "linear",

@@ -16,7 +16,6 @@ mod nf4;
 mod pinned;
 mod pool;
 mod sim;
-mod stand_in;
 mod strided_copy;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,8 @@ use super::arguments::{self, Header, KernelArg};
 use super::driver::{
     DeviceInfo, Driver, DriverResult, Event, Function, HostPointer, LaunchConfig, Module, Stream,
 };
-use super::stand_in::{self as ptxsim, Checks, Counts, Gpu, GpuConfig, GpuError, Launch, Loaded};
+use ptxsim::count::Counts;
+use ptxsim::{Checks, FaultKind, Gpu, GpuConfig, GpuError, Launch, Loaded};
 use crate::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ptr::NonNull;
@@ -92,19 +93,13 @@ struct Failure {
     reported: bool,
 }
 
-/// A module as text says it is, and as the simulated device holds it.
-struct Kernels {
-    module: ptxsim::Module,
-    loaded: Loaded,
-}
-
 struct State {
     gpu: Gpu,
     allocations: u64,
     launches: u64,
     failure: Option<Failure>,
-    modules: Vec<(String, Arc<Kernels>)>,
-    functions: Vec<(Arc<Kernels>, String)>,
+    modules: Vec<(String, Arc<Loaded>)>,
+    functions: Vec<(Arc<Loaded>, String)>,
     streams: BTreeSet<u64>,
     events: BTreeMap<u64, Option<Instant>>,
     next_handle: u64,
@@ -131,14 +126,18 @@ impl SimDriver {
             let message = format!("expected one of sm_{}, got sm_{major}{minor}", names.join(", sm_"));
             return Err(Error::value("simulator", message));
         };
-        let config = GpuConfig {
+        let mut config = GpuConfig {
             compute_capability: options.compute_capability,
             memory_bytes: options.memory_bytes as u64,
-            threads: options.threads,
             checks: options.checks,
             counts: options.counts,
+            multiprocessors,
             ..GpuConfig::default()
         };
+        if options.threads > 0 {
+            config.threads = options.threads;
+        }
+        let gpu = Gpu::new(config).map_err(|e| Error::value("simulator", e.to_string()))?;
         Ok(SimDriver {
             info: DeviceInfo {
                 name: format!("simulated sm_{major}{minor}"),
@@ -151,7 +150,7 @@ impl SimDriver {
             },
             options,
             state: Mutex::new(State {
-                gpu: Gpu::new(config),
+                gpu,
                 allocations: 0,
                 launches: 0,
                 failure: None,
@@ -239,8 +238,8 @@ impl Driver for SimDriver {
 
     fn memory_info(&self) -> DriverResult<(usize, usize)> {
         let state = self.working("memory_info")?;
-        let used: usize = state.gpu.leaks().iter().map(|a| a.bytes as usize).sum();
-        Ok((self.options.memory_bytes.saturating_sub(used), self.options.memory_bytes))
+        let (used, total) = (state.gpu.used_bytes(), state.gpu.total_bytes());
+        Ok((total.saturating_sub(used) as usize, total as usize))
     }
 
     fn alloc(&self, bytes: usize) -> DriverResult<u64> {
@@ -275,28 +274,26 @@ impl Driver for SimDriver {
     }
 
     fn copy_to_device(&self, to: u64, source: &[u8], stream: Stream) -> DriverResult<()> {
-        let mut state = self.working("copy_to_device")?;
+        let state = self.working("copy_to_device")?;
         state.on_stream("copy_to_device", stream)?;
         state.gpu.write(to, source).map_err(|e| refused("copy_to_device", to, source.len(), e))
     }
 
     fn copy_to_host(&self, target: &mut [u8], from: u64, stream: Stream) -> DriverResult<()> {
-        let mut state = self.working("copy_to_host")?;
+        let state = self.working("copy_to_host")?;
         state.on_stream("copy_to_host", stream)?;
         let bytes = target.len();
         state.gpu.read(from, target).map_err(|e| refused("copy_to_host", from, bytes, e))
     }
 
     fn copy_on_device(&self, to: u64, from: u64, bytes: usize, stream: Stream) -> DriverResult<()> {
-        let mut state = self.working("copy_on_device")?;
+        let state = self.working("copy_on_device")?;
         state.on_stream("copy_on_device", stream)?;
-        let mut data = vec![0; bytes];
-        state.gpu.read(from, &mut data).map_err(|e| refused("copy_on_device", from, bytes, e))?;
-        state.gpu.write(to, &data).map_err(|e| refused("copy_on_device", to, bytes, e))
+        state.gpu.copy(from, to, bytes as u64).map_err(|e| refused("copy_on_device", to, bytes, e))
     }
 
     fn memset(&self, address: u64, value: u8, bytes: usize, stream: Stream) -> DriverResult<()> {
-        let mut state = self.working("memset")?;
+        let state = self.working("memset")?;
         state.on_stream("memset", stream)?;
         state.gpu.fill(address, bytes as u64, value).map_err(|e| refused("memset", address, bytes, e))
     }
@@ -307,7 +304,7 @@ impl Driver for SimDriver {
         let wrong = |message: String| DriverError::Ptx { module: name.to_string(), message };
         let module = ptxsim::Module::parse(ptx).map_err(|e| wrong(e.to_string()))?;
         let loaded = state.gpu.load(&module).map_err(|e| wrong(e.to_string()))?;
-        state.modules.push((name.to_string(), Arc::new(Kernels { module, loaded })));
+        state.modules.push((name.to_string(), Arc::new(loaded)));
         Ok(Module(state.modules.len() as u64 - 1))
     }
 
@@ -316,7 +313,7 @@ impl Driver for SimDriver {
         let Some((name, kernels)) = state.modules.get(module.0 as usize).cloned() else {
             return Err(DriverError::Handle { call: "function", what: "module" });
         };
-        if kernels.module.entry(entry).is_none() {
+        if kernels.entry(entry).is_none() {
             return Err(DriverError::NoEntry { module: name, entry: entry.to_string() });
         }
         state.functions.push((kernels, entry.to_string()));
@@ -422,14 +419,6 @@ impl SimDriver {
             return Err(DriverError::Handle { call: "launch", what: "function" });
         };
         let LaunchConfig { grid, block, shared_bytes } = config;
-        if let Some(kernel) = kernels.module.entry(&entry) {
-            let bytes = u64::from(kernel.shared_bytes) + u64::from(shared_bytes);
-            if bytes > u64::from(self.info.max_shared_per_block) {
-                let (name, most) = (&self.info.name, self.info.max_shared_per_block);
-                let message = format!("{bytes} bytes of shared memory a block, and {name} has {most}");
-                return Err(DriverError::Launch { entry, message });
-            }
-        }
         state.launches += 1;
         if self.options.fail_launch == Some(state.launches) {
             let message = format!("launch {} fails on demand", state.launches);
@@ -438,11 +427,15 @@ impl SimDriver {
         }
         let block_of_arguments = arguments::pack(arguments);
         let launch = Launch { grid, block, shared_bytes };
-        match state.gpu.launch(&kernels.loaded, &entry, launch, &block_of_arguments) {
+        match state.gpu.launch(&kernels, &entry, launch, &block_of_arguments) {
             Ok(counts) => {
                 let report = state.reports.entry(entry).or_default();
                 report.0 += 1;
                 report.1.merge(&counts);
+            }
+            Err(fault) if fault.kind == FaultKind::InvalidLaunch => {
+                state.launches -= 1;
+                return Err(DriverError::Launch { entry, message: fault.message });
             }
             Err(fault) => {
                 state.failure = Some(Failure { entry, message: fault.to_string(), reported: false });
