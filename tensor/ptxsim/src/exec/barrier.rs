@@ -17,7 +17,6 @@ pub(crate) struct Arrival {
     /// Lanes whose predicate is true.
     pub votes: u32,
     pub lanes: u32,
-    pub pc: u32,
 }
 
 /// One of a block's sixteen barriers.
@@ -32,14 +31,13 @@ pub(crate) struct BarrierState {
     popc: u32,
     all: bool,
     any: bool,
-    pub pc: u32,
 }
 
 impl BarrierState {
     /// Adds an arrival; true when the barrier is complete.
     pub(crate) fn add(&mut self, warp: u32, arrival: &Arrival, threads: u32) -> Step<bool> {
         if self.arrived == 0 {
-            *self = Self { expected: arrival.expected, all: true, pc: arrival.pc, ..Self::default() };
+            *self = Self { expected: arrival.expected, all: true, ..Self::default() };
         } else if self.expected != arrival.expected {
             return Err(Trouble::warp(
                 FaultKind::BarrierDivergence,
@@ -135,7 +133,7 @@ impl Warp {
         }
         let threads = active.count_ones() + ghosts.count_ones();
         let kind = barrier.kind;
-        Ok(Some(Arrival { id, threads, expected, kind, votes, lanes: active, pc }))
+        Ok(Some(Arrival { id, threads, expected, kind, votes, lanes: active }))
     }
 
     /// The barrier is complete: those that wait at it go on.

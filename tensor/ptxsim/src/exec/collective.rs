@@ -169,6 +169,8 @@ impl Warp {
         if released {
             return Ok(());
         }
+        let at_block_barrier =
+            self.fragments.iter().any(|f| matches!(code[f.pc as usize].kind, Kind::Barrier(_)));
         let mut parts = Vec::new();
         for f in &self.fragments {
             let line = code[f.pc as usize].line;
@@ -179,7 +181,7 @@ impl Warp {
         }
         let lane = self.fragments.first().map(|f| f.mask.trailing_zeros());
         Err(Box::new(Trouble {
-            kind: FaultKind::Deadlock,
+            kind: if at_block_barrier { FaultKind::BarrierDivergence } else { FaultKind::Deadlock },
             message: format!(
                 "lanes of warp {} wait for one another at different instructions: {}",
                 self.index,

@@ -59,6 +59,8 @@ pub(crate) struct Fragment {
     turns: u32,
     /// Whether one ran since the last backward branch.
     strong: bool,
+    /// Lanes that had exited when the fragment began to wait for others.
+    gone: u32,
 }
 
 impl Fragment {
@@ -171,6 +173,7 @@ impl Warp {
             left: SLICE,
             turns: 0,
             strong: false,
+            gone: 0,
         });
     }
 
@@ -252,6 +255,17 @@ impl Warp {
         }
         if yielded {
             return Ok(Some(Outcome::Yielded));
+        }
+        // Lanes that were waited for have exited: the operation decides what that means.
+        let mut again = false;
+        for f in &mut self.fragments {
+            if f.wait == Wait::Lanes && f.gone != self.exited {
+                f.wait = Wait::No;
+                again = true;
+            }
+        }
+        if again {
+            return Ok(None);
         }
         if self.fragments.iter().any(|f| matches!(f.wait, Wait::Barrier(_))) {
             return Ok(Some(Outcome::Blocked));
@@ -491,6 +505,7 @@ impl Warp {
         let i = self.split(index, active, pc + 1);
         self.fragments[i].pc = pc;
         self.fragments[i].wait = Wait::Lanes;
+        self.fragments[i].gone = self.exited;
     }
 
     /// Splits off the lanes that arrive at a barrier.
