@@ -1,7 +1,11 @@
 //! Speed of the simulator in lane-instructions a second, with every check on: an elementwise loop, a
 //! reduction through shared memory and a tiled GEMM, all compiled by NVRTC (`tests/fixtures/basic.cu`).
+//!
+//! One thread is measured in its own CPU time, which other load on the machine leaves alone; set
+//! `WALL=2` to measure that many threads by the clock instead.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ptxsim::{Checks, Gpu, GpuConfig, Launch, Loaded, Module};
 
@@ -58,22 +62,58 @@ fn prepare(case: &Case, config: GpuConfig) -> (Gpu, Loaded, Vec<u8>) {
     (gpu, loaded, args)
 }
 
-fn speed(c: &mut Criterion) {
+/// CPU time of the calling thread in nanoseconds, as the Linux scheduler counts it.
+struct CpuTime;
+
+fn cpu_nanoseconds() -> f64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    text.split(' ').next().unwrap().parse().unwrap()
+}
+
+impl Measurement for CpuTime {
+    type Intermediate = f64;
+    type Value = f64;
+
+    fn start(&self) -> f64 {
+        cpu_nanoseconds()
+    }
+
+    fn end(&self, start: f64) -> f64 {
+        cpu_nanoseconds() - start
+    }
+
+    fn add(&self, a: &f64, b: &f64) -> f64 {
+        a + b
+    }
+
+    fn zero(&self) -> f64 {
+        0.0
+    }
+
+    fn to_f64(&self, value: &f64) -> f64 {
+        *value
+    }
+
+    fn formatter(&self) -> &dyn ValueFormatter {
+        WallTime.formatter()
+    }
+}
+
+fn lanes(case: &Case) -> u64 {
+    let counted = GpuConfig { threads: 1, counts: true, ..GpuConfig::default() };
+    let (mut gpu, loaded, args) = prepare(case, counted);
+    let counts = gpu.launch(&loaded, case.entry, case.launch, &args).unwrap();
+    counts.classes.values().map(|c| c.lanes).sum()
+}
+
+fn measure<M: Measurement>(c: &mut Criterion<M>, threads: usize) {
     for case in cases() {
-        let counted = GpuConfig { threads: 1, counts: true, ..GpuConfig::default() };
-        let (mut gpu, loaded, args) = prepare(&case, counted);
-        let counts = gpu.launch(&loaded, case.entry, case.launch, &args).unwrap();
-        let lanes: u64 = counts.classes.values().map(|c| c.lanes).sum();
         let mut group = c.benchmark_group(case.name);
-        group.throughput(Throughput::Elements(lanes)).sample_size(10);
-        for (name, threads, checks) in [
-            ("checked", 1, Checks::ALL),
-            ("checked-2-threads", 2, Checks::ALL),
-            ("unchecked", 1, Checks::NONE),
-        ] {
+        group.throughput(Throughput::Elements(lanes(&case))).sample_size(10);
+        for (name, checks) in [("checked", Checks::ALL), ("unchecked", Checks::NONE)] {
             let config = GpuConfig { threads, checks, ..GpuConfig::default() };
             let (mut gpu, loaded, args) = prepare(&case, config);
-            group.bench_function(name, |b| {
+            group.bench_function(format!("{name}-{threads}"), |b| {
                 b.iter(|| gpu.launch(&loaded, case.entry, case.launch, &args).unwrap());
             });
         }
@@ -81,5 +121,18 @@ fn speed(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, speed);
-criterion_main!(benches);
+fn one_thread(c: &mut Criterion<CpuTime>) {
+    if std::env::var_os("WALL").is_none() {
+        measure(c, 1);
+    }
+}
+
+fn by_the_clock(c: &mut Criterion) {
+    if let Some(threads) = std::env::var("WALL").ok().and_then(|t| t.parse().ok()) {
+        measure(c, threads);
+    }
+}
+
+criterion_group!(name = cpu; config = Criterion::default().with_measurement(CpuTime); targets = one_thread);
+criterion_group!(clock, by_the_clock);
+criterion_main!(cpu, clock);
