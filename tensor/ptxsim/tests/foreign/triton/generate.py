@@ -24,7 +24,7 @@ def compile_kernel(fn, signature, constants, warps=4, stages=3):
     full = {n: signature.get(n, "constexpr") for n in fn.arg_names}
     assert set(names) == set(fn.arg_names), (names, fn.arg_names)
     order = fn.arg_names
-    aligned = {(order.index(n),): [["tt.divisibility", 16]] for n, t in signature.items() if t[0] == "*" or n.startswith("stride")}
+    aligned = {(order.index(n),): [["tt.divisibility", 16]] for n, t in signature.items() if t[0] == "*" or n.startswith("stride") or (fn is matmul and n in "KN")}
     source = ASTSource(fn=fn, signature=full, constexprs={(order.index(n),): v for n, v in constants.items()}, attrs=aligned)
     return triton.compile(source, target=GPUTarget("cuda", 80, 32), options={"num_warps": warps, "num_stages": stages})
 
