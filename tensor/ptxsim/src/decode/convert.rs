@@ -211,8 +211,12 @@ impl Body<'_, '_> {
                 if matches!(symbol, Some(Symbol::Variable { space: Space::Local, .. })) {
                     let (constant, _) = self.symbol(name, *offset)?;
                     let (at, base) = (self.constant64(constant), self.local_base);
-                    let d = self.dst(d, Type::U64)?;
-                    map2(d, [base, at], u64::wrapping_add)
+                    // 32-bit where pointers into small spaces are compiled short (`--nvptx-short-ptr`).
+                    let d = self.dst_reg(d)?;
+                    Box::new(move |regs: &mut Regs, mask| {
+                        let (x, y) = (*regs.row64(base), *regs.row64(at));
+                        regs.set(d, mask, &std::array::from_fn(|i| x[i].wrapping_add(y[i])));
+                    })
                 } else {
                     self.copy(d, a, ty)?
                 }

@@ -18,6 +18,12 @@ pub(crate) fn addresses(regs: &Regs, address: &Address) -> Row64 {
     for a in &mut out {
         *a = a.wrapping_add(address.offset as u64);
     }
+    if matches!(address.base, Some(Reg::W32(_))) {
+        // The sum has the width of the register: a negative base with an offset is common.
+        for a in &mut out {
+            *a &= u64::from(u32::MAX);
+        }
+    }
     out
 }
 

@@ -340,9 +340,7 @@ impl Warp {
         for lane in lanes(mask) {
             let offset = self.shared_offset("writes", at[lane], bytes, lane, shared)?;
             if shared.shadowed() {
-                shared
-                    .note_write(offset, bytes, self.index)
-                    .map_err(|p| Trouble::new(p.kind, lane as u32, p.message))?;
+                self.note_store(offset, bytes, lane, words, shared)?;
             }
             if bytes >= 4 {
                 for (w, row) in words.iter().enumerate().take(bytes as usize / 4) {
@@ -350,6 +348,46 @@ impl Warp {
                 }
             } else {
                 shared.store(offset, bytes, words[0][lane]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks one lane's store. Warps that write the same value to the same place do no harm: compilers
+    /// that replicate a value over warps (Triton) let each of them store it.
+    #[inline(always)]
+    fn note_store(
+        &self,
+        offset: usize,
+        bytes: u32,
+        lane: usize,
+        words: &Words,
+        shared: &mut Shared,
+    ) -> Step<()> {
+        match shared.note_write(offset, bytes, self.index) {
+            Ok(()) => Ok(()),
+            Err(problem) if problem.rewrite => {
+                self.note_rewrite(offset, bytes, lane, words, shared)
+            }
+            Err(problem) => Err(Trouble::new(problem.kind, lane as u32, problem.message)),
+        }
+    }
+
+    #[cold]
+    fn note_rewrite(
+        &self,
+        offset: usize,
+        bytes: u32,
+        lane: usize,
+        words: &Words,
+        shared: &mut Shared,
+    ) -> Step<()> {
+        let size = bytes.min(4);
+        let keep = u32::MAX >> (32 - 8 * size);
+        for (word, at) in (offset..offset + bytes as usize).step_by(4).enumerate() {
+            let Err(problem) = shared.note_write(at, size, self.index) else { continue };
+            if !problem.rewrite || shared.load(at, size) != words[word][lane] & keep {
+                return Err(Trouble::new(problem.kind, lane as u32, problem.message));
             }
         }
         Ok(())

@@ -45,6 +45,8 @@ pub(crate) struct SharedChecks {
 pub(crate) struct Problem {
     pub kind: FaultKind,
     pub message: String,
+    /// Two warps write without order and nobody reads: no harm is done if both write the same value.
+    pub rewrite: bool,
 }
 
 /// Shared memory of one block.
@@ -172,6 +174,7 @@ impl Shared {
             return Err(Problem {
                 kind: FaultKind::UninitialisedRead,
                 message: format!("reads shared memory at {}, which nothing has written", 4 * index),
+                rewrite: false,
             });
         }
         Ok(())
@@ -189,10 +192,12 @@ impl Shared {
                 return Err(in_flight("writes", index, *w));
             }
             if self.checks.races {
-                for (verb, earlier) in [("wrote", w.write), ("read", w.read), ("read", w.other_read)] {
+                for (verb, earlier) in [("read", w.read), ("read", w.other_read), ("wrote", w.write)] {
                     let other = stamp_warp(earlier);
                     if other != warp as usize && earlier >> 9 > seen[other] && earlier & mask != 0 {
-                        return Err(race("writes", index, warp, verb, earlier));
+                        let mut problem = race("writes", index, warp, verb, earlier);
+                        problem.rewrite = verb == "wrote";
+                        return Err(problem);
                     }
                 }
             }
@@ -301,6 +306,7 @@ fn race(verb: &str, index: usize, warp: u32, earlier_verb: &str, earlier: u32) -
             group(4 * index as u64),
             stamp_warp(earlier)
         ),
+        rewrite: false,
     }
 }
 
@@ -313,5 +319,6 @@ fn in_flight(verb: &str, index: usize, w: Word) -> Problem {
             group(4 * index as u64),
             w.state >> 8
         ),
+        rewrite: false,
     }
 }
