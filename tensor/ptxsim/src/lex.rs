@@ -112,6 +112,11 @@ pub(crate) fn lex(text: &str, source: &Source) -> Result<Vec<Spanned>, ParseErro
                 let word = &text[start..i];
                 if word == ".loc" || word == ".file" {
                     i = end_of_line(bytes, i);
+                } else if let Some(directives) = word.strip_prefix('.') {
+                    // `.reg.b32` is two directives written without a space.
+                    for part in directives.split('.') {
+                        tokens.push(Spanned { token: Token::Word(format!(".{part}")), line });
+                    }
                 } else {
                     tokens.push(Spanned { token: Token::Word(word.to_string()), line });
                 }
@@ -213,6 +218,7 @@ mod tests {
             tokens("ld.global.L2::128B.b32 L1:"),
             [Token::Word("ld.global.L2::128B.b32".into()), Token::Word("L1".into()), Token::Punct(':')]
         );
+        assert_eq!(tokens(".reg.b32"), [Token::Word(".reg".into()), Token::Word(".b32".into())]);
     }
 
     #[test]
