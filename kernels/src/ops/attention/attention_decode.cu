@@ -40,6 +40,7 @@ __device__ __forceinline__ void decode(const T* q, T* o, float* part_o, float* p
   const int end = min((int)w.keys, from + (int)part_keys);
 
   // Rows of the tile are no equal distance apart, so they are gathered one by one.
+#pragma unroll 1
   for (u32 i = thread; i < 16 * (DT / 8); i += WARPS * 32) {
     const u32 row = i / (DT / 8), chunk = i % (DT / 8), r = row0 + row;
     if (chunk * 8 < ((d + 31) & ~31u)) {
@@ -54,7 +55,7 @@ __device__ __forceinline__ void decode(const T* q, T* o, float* part_o, float* p
   // One warp fills 16 rows, its lanes taking whole rows of chunks.
   auto fetch = [&](int key, u32 to) {
     constexpr int CHUNKS = DT / 8;
-#pragma unroll 4
+#pragma unroll 2
     for (u32 i = lane; i < 16 * CHUNKS; i += 32) {
       const u32 row = i / CHUNKS, chunk = i % CHUNKS;
       const bool there = key + (int)row < end && chunk * 8 < d;
@@ -150,6 +151,7 @@ __device__ __forceinline__ void decode(const T* q, T* o, float* part_o, float* p
       *(float2*)(own_o + row * PITCH + n * 8 + 2 * (lane & 3)) = make_float2(acc[n][2 * h], acc[n][2 * h + 1]);
   }
   __syncthreads();
+#pragma unroll 1
   for (u32 i = thread; i < rows * (d / 2); i += WARPS * 32) {
     const u32 row = i / (d / 2), column = i % (d / 2) * 2;
     float top = -kInfinity;
@@ -185,10 +187,13 @@ __device__ __forceinline__ void combine(T* o, const float* part_o, const float* 
   const u32 row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x & 31;
   if (row >= rows) return;
   float top = -kInfinity;
+#pragma unroll 1
   for (u32 i = 0; i < parts; i++) top = fmaxf(top, part_lse[(u64)i * rows + row]);
+#pragma unroll 1
   for (u32 column = lane * 2; column < d; column += 64) {
     float2 sum = make_float2(0.0f, 0.0f);
     float total = 0.0f;
+#pragma unroll 1
     for (u32 i = 0; i < parts; i++) {
       const float weight = exp2_approx(part_lse[(u64)i * rows + row] - top);
       const float2 value = *(const float2*)(part_o + ((u64)i * rows + row) * d + column);

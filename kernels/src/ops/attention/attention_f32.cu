@@ -10,7 +10,8 @@
 // Floor: 4.D (forward), 14.D (backward) FLOPs a visible pair and head at the f32 rate; shared memory is the
 // bound in fact, one 16-byte read for four FMAs.
 // Launch: grid (heads, tiles of 16), 256 threads, shared memory (3 or 4).16.pitch.4 + 2.2 KB <= 70 KB.
-// `work` as in attention_forward.cu and attention_backward.cu, tiles of 16.
+// `work` as in attention_forward.cu and attention_backward.cu, tiles of 16. The backward kernel runs its keys'
+// pass where it is given two results, else its queries' pass.
 #include "attention.cuh"
 
 constexpr int N = 16;
@@ -119,24 +120,24 @@ extern "C" __global__ void __launch_bounds__(256, 2)
   if (j == 0) lse[(u64)head * tokens + w.x + i] = m + log2f(l);
 }
 
-template <bool KEYS>
-__device__ __forceinline__ void backward(const float* q, const float* k, const float* v, const float* d_out,
-                                         const float* lse, const float* delta, float* out1, float* out2,
-                                         const uint4* work, u32 q_token, u32 q_head, u32 k_token, u32 k_head,
-                                         u32 v_token, u32 v_head, u32 tokens, u32 group, u32 d, u32 window, float scale,
-                                         float scale_log2) {
+extern "C" __global__ void __launch_bounds__(256, 2)
+    attention_bwd_f32(const float* q, const float* k, const float* v, const float* d_out, const float* lse,
+                      const float* delta, float* out1, float* out2, const uint4* work, u32 q_token, u32 q_head,
+                      u32 k_token, u32 k_head, u32 v_token, u32 v_head, u32 tokens, u32 group, u32 d, u32 window,
+                      float scale, float scale_log2) {
+  const bool keys = out2 != nullptr;
   const u32 pitch = ((d + 3) & ~3u) + 4;
   float *a1 = (float*)shared, *a2 = a1 + N * pitch, *b1 = a2 + N * pitch, *b2 = b1 + N * pitch;
   float *sp = b2 + N * pitch, *sd = sp + N * 17;
   const int i = threadIdx.x / 16, j = threadIdx.x % 16;
   const uint4 w = work[blockIdx.y];
-  const int rows = w.y, reach = (int)min(window, 0x40000000u), position = KEYS ? w.x - w.w : w.w;
-  const int first = (KEYS ? position : max(0, position - reach + 1)) / N * N;
-  const int end = KEYS ? min((int)(w.z - w.w), position + rows + reach - 1) : position + rows;
-  const u32 base = KEYS ? w.w : w.z, o_token = (KEYS ? gridDim.x * group : gridDim.x) * d;
-  const u32 first_head = KEYS ? blockIdx.x * group : blockIdx.x, last_head = KEYS ? first_head + group : first_head + 1;
+  const int rows = w.y, reach = (int)min(window, 0x40000000u), position = keys ? w.x - w.w : w.w;
+  const int first = (keys ? position : max(0, position - reach + 1)) / N * N;
+  const int end = keys ? min((int)(w.z - w.w), position + rows + reach - 1) : position + rows;
+  const u32 base = keys ? w.w : w.z, o_token = (keys ? gridDim.x * group : gridDim.x) * d;
+  const u32 first_head = keys ? blockIdx.x * group : blockIdx.x, last_head = keys ? first_head + group : first_head + 1;
   const u32 kv = first_head / group;
-  if (KEYS) {
+  if (keys) {
     load(a1, k + (u64)w.x * k_token + kv * k_head, k_token, rows, d, pitch);
     load(a2, v + (u64)w.x * v_token + kv * v_head, v_token, rows, d, pitch);
   } else {
@@ -147,7 +148,7 @@ __device__ __forceinline__ void backward(const float* q, const float* k, const f
   for (u32 head = first_head; head < last_head; head++)
     for (int at = first; at < end; at += N) {
       __syncthreads();
-      if (KEYS) {
+      if (keys) {
         load(b1, q + (u64)(base + at) * q_token + head * q_head, q_token, end - at, d, pitch);
         load(b2, d_out + (u64)(base + at) * o_token + head * d, o_token, end - at, d, pitch);
       } else {
@@ -155,11 +156,11 @@ __device__ __forceinline__ void backward(const float* q, const float* k, const f
         load(b2, v + (u64)(base + at) * v_token + kv * v_head, v_token, end - at, d, pitch);
       }
       __syncthreads();
-      const int distance = KEYS ? at + j - position - i : position + i - at - j;
+      const int distance = keys ? at + j - position - i : position + i - at - j;
       const bool there = i < rows && at + j < end && distance >= 0 && distance < reach;
       float p = 0.0f, ds = 0.0f;
       if (there) {
-        const u64 row = (u64)head * tokens + (KEYS ? base + at + j : w.x + i);
+        const u64 row = (u64)head * tokens + (keys ? base + at + j : w.x + i);
         p = exp2_approx(fmaf(dot(a1 + i * pitch, b1 + j * pitch, pitch - 4), scale_log2, -lse[row]));
         ds = p * (dot(a2 + i * pitch, b2 + j * pitch, pitch - 4) - delta[row]);
       }
@@ -168,22 +169,10 @@ __device__ __forceinline__ void backward(const float* q, const float* k, const f
       sd[i * 17 + j] = ds;
       __syncwarp();
       add_rows(acc1, sd + i * 17, b1, pitch, j * 4, d);
-      if (KEYS) add_rows(acc2, sp + i * 17, b2, pitch, j * 4, d);
+      if (keys) add_rows(acc2, sp + i * 17, b2, pitch, j * 4, d);
     }
   if (i >= rows) return;
   const u64 to = ((u64)(w.x + i) * gridDim.x + blockIdx.x) * d;
   store(out1 + to, acc1, scale, j * 4, d);
-  if (KEYS) store(out2 + to, acc2, 1.0f, j * 4, d);
+  if (keys) store(out2 + to, acc2, 1.0f, j * 4, d);
 }
-
-#define BACKWARD(NAME, KEYS)                                                                                       \
-  extern "C" __global__ void __launch_bounds__(256, 2)                                                              \
-      NAME(const float* q, const float* k, const float* v, const float* d_out, const float* lse,                   \
-           const float* delta, float* out1, float* out2, const uint4* work, u32 q_token, u32 q_head, u32 k_token,  \
-           u32 k_head, u32 v_token, u32 v_head, u32 tokens, u32 group, u32 d, u32 window, float scale,             \
-           float scale_log2) {                                                                                     \
-    backward<KEYS>(q, k, v, d_out, lse, delta, out1, out2, work, q_token, q_head, k_token, k_head, v_token,        \
-                   v_head, tokens, group, d, window, scale, scale_log2);                                           \
-  }
-BACKWARD(attention_bwd_keys_f32, true)
-BACKWARD(attention_bwd_queries_f32, false)

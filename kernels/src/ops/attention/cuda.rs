@@ -59,7 +59,7 @@ struct Tile {
 /// Which instance of the kernels runs a head size.
 #[derive(Debug, Clone)]
 struct Variant {
-    /// Between `fwd` (`bwd_keys`, `bwd_queries`) and the end of an entry's name.
+    /// After `attention_fwd_`, `attention_bwd_keys_` and `attention_bwd_queries_` in the entries' names.
     suffix: String,
     forward: Tile,
     keys: Tile,
@@ -160,25 +160,24 @@ pub(super) fn readable(device: &CudaDevice, x: &Tensor, dense: bool) -> Result<T
     resized(device, &x, d.next_multiple_of(8))
 }
 
-/// A contiguous copy with rows of `d` elements: cut, or padded with zeros. `x` has elements side by side.
+/// A contiguous copy with rows of `d` elements: cut, or padded with zeros. `x` is bf16 or f16, its elements side
+/// by side.
 pub(super) fn resized(device: &CudaDevice, x: &Tensor, d: usize) -> Result<Tensor> {
     let [tokens, heads, from_d] = *x.shape() else { return Err(Error::shape(NAME, "[T, heads, D]", x.shape())) };
     let out = Tensor::empty_on(&Device::Cuda(device.clone()), &[tokens, heads, d], x.dtype())?;
-    let count = out.numel();
+    let rows = tokens * heads;
     let arguments = [
         ptr(NAME, device, &out)?,
         KernelArg::Ptr(x.device_ptr()?),
-        KernelArg::U64(count as u64),
+        u32_arg(NAME, "the number of rows", rows)?,
         u32_arg(NAME, "the number of heads", heads)?,
         u32_arg(NAME, "the head size", d)?,
         u32_arg(NAME, "the head size", from_d)?,
-        u32_arg(NAME, "the row length", heads * d)?,
-        u32_arg(NAME, "the head size", d)?,
         u32_arg(NAME, "the distance of tokens", x.strides()[0])?,
         u32_arg(NAME, "the distance of heads", x.strides()[1])?,
     ];
-    let entry = if x.dtype() == DType::F32 { "attention_fwd_copy_b32" } else { "attention_fwd_copy_b16" };
-    launch(device, &ROWS, entry, [blocks_for(NAME, count, 256)?, 1, 1], [256, 1, 1], 0, &arguments)?;
+    let grid = [blocks_for(NAME, rows, 8)?, 1, 1];
+    launch(device, &ROWS, "attention_fwd_copy_b16", grid, [256, 1, 1], 0, &arguments)?;
     Ok(out)
 }
 
@@ -280,11 +279,14 @@ pub(super) fn backward(saved: &Saved, d_out: &Tensor, needs: &[bool]) -> Result<
     let entry = format!("attention_bwd_delta_{}", suffix(NAME, q.dtype())?);
     launch(device, &ROWS, &entry, [blocks_for(NAME, tokens * p.hq, 32)?, 1, 1], [256, 1, 1], 0, &arguments)?;
 
-    let pass = |pass: &str, tile: Tile, heads: usize, tiles: &[[u32; 4]], out: [&Tensor; 2]| -> Result<()> {
+    let pass = |pass: &str, tile: Tile, heads: usize, tiles: &[[u32; 4]], out: [Option<&Tensor>; 2]| -> Result<()> {
         let work = upload_tiles(device, tiles)?;
         let mut arguments = Vec::with_capacity(21);
-        for x in [q, k, v, &d_out, lse, &delta, out[0], out[1]] {
+        for x in [q, k, v, &d_out, lse, &delta] {
             arguments.push(KernelArg::Ptr(x.device_ptr()?));
+        }
+        for x in out {
+            arguments.push(KernelArg::Ptr(x.map_or(Ok(0), Tensor::device_ptr)?));
         }
         arguments.push(KernelArg::Ptr(work.ptr()));
         arguments.extend(stride_args([q, k, v])?);
@@ -296,8 +298,10 @@ pub(super) fn backward(saved: &Saved, d_out: &Tensor, needs: &[bool]) -> Result<
             KernelArg::F32(p.scale),
             KernelArg::F32(p.scale * LOG2_E),
         ]);
-        let module = if q.dtype() == DType::F32 { &F32 } else { BACKWARD.of(q.dtype()) };
-        let entry = format!("attention_bwd_{pass}_{}", variant.suffix);
+        let (module, entry) = match q.dtype() {
+            DType::F32 => (&F32, "attention_bwd_f32".to_string()),
+            half => (BACKWARD.of(half), format!("attention_bwd_{pass}_{}", variant.suffix)),
+        };
         launch(device, module, &entry, grid(heads, tiles)?, [tile.threads, 1, 1], tile.shared as u32, &arguments)
     };
     let unpadded = |x: Tensor| if d == p.d { Ok(x) } else { resized(device, &x, p.d) };
@@ -305,14 +309,13 @@ pub(super) fn backward(saved: &Saved, d_out: &Tensor, needs: &[bool]) -> Result<
     let mut gradients = [None, None, None];
     if needs[0] {
         let dq = Tensor::empty_on(&on, q.shape(), q.dtype())?;
-        // This pass has one result; the second address goes unused.
-        pass("queries", variant.queries, p.hq, &p.query_tiles(variant.queries.rows), [&dq, &dq])?;
+        pass("queries", variant.queries, p.hq, &p.query_tiles(variant.queries.rows), [Some(&dq), None])?;
         gradients[0] = Some(unpadded(dq)?);
     }
     if needs[1] || needs[2] {
         let dk = Tensor::empty_on(&on, k.shape(), q.dtype())?;
         let dv = Tensor::empty_on(&on, k.shape(), q.dtype())?;
-        pass("keys", variant.keys, p.hkv, &p.key_tiles(variant.keys.rows), [&dk, &dv])?;
+        pass("keys", variant.keys, p.hkv, &p.key_tiles(variant.keys.rows), [Some(&dk), Some(&dv)])?;
         gradients[1] = if needs[1] { Some(unpadded(dk)?) } else { None };
         gradients[2] = if needs[2] { Some(unpadded(dv)?) } else { None };
     }

@@ -5,8 +5,6 @@ use crate::check::device::device;
 use crate::check::random;
 use medley_tensor::device::Device;
 
-const HALVES: [DType; 2] = [DType::BF16, DType::F16];
-
 struct Case<'a> {
     cu_seqlens: &'a [u32],
     hq: usize,
