@@ -72,6 +72,26 @@ struct Vector {
     }
 };
 
+// Eight elements at p, or one and seven times `rest`: one copy of the code that follows serves both.
+template <typename T> __device__ __forceinline__ void load_some(Vector& to, const T* p, u32 eight, float rest)
+{
+    if (hidden(eight)) {
+        to.load<8>(p);
+    } else {
+#pragma unroll
+        for (int i = 1; i < 8; i++) to.v[i] = rest;
+        to.load<1>(p);
+    }
+}
+template <typename T> __device__ __forceinline__ void store_some(const Vector& from, T* p, u32 eight)
+{
+    if (hidden(eight)) {
+        from.store<8>(p);
+    } else {
+        from.store<1>(p);
+    }
+}
+
 // True when all pointers are 16-byte aligned (a null pointer is).
 template <typename... P> __device__ __forceinline__ bool aligned(const P*... p)
 {
