@@ -18,14 +18,6 @@ template <typename T> __device__ __forceinline__ float rounded(float x)
     }
 }
 
-// Hides x from the compiler where it would otherwise copy a loop for the values x can have.
-template <typename T> __device__ __forceinline__ T hidden(T x)
-{
-    static_assert(sizeof(T) == 4, "a 32-bit register");
-    asm volatile("" : "+r"(x));
-    return x;
-}
-
 struct Vector {
     float v[8];
 
