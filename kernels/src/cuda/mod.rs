@@ -5,11 +5,13 @@
 //! stream, so scratch may be dropped right after the launch that uses it.
 
 mod cast;
+mod pointwise;
 pub mod gemm;
 #[cfg(test)]
 mod tests;
 
 pub use cast::{cast, to_f32};
+pub(crate) use pointwise::{Kernel, pointwise, pointwise_pair};
 
 use medley_tensor::device::{CudaDevice, DeviceBuffer, KernelArg, LaunchConfig, Ptx};
 use medley_tensor::{DType, Error, Result, Tensor};
@@ -93,4 +95,9 @@ pub(crate) fn ptr(op: &'static str, device: &CudaDevice, t: &Tensor) -> Result<K
 /// When device memory runs out.
 pub(crate) fn upload<T: bytemuck::Pod>(device: &CudaDevice, values: &[T]) -> Result<DeviceBuffer> {
     device.upload(bytemuck::cast_slice(values))
+}
+
+/// True when all addresses are multiples of 16 bytes.
+pub(crate) fn on_16_bytes(addresses: &[u64]) -> bool {
+    addresses.iter().all(|a| a.is_multiple_of(16))
 }

@@ -18,14 +18,6 @@ template <typename T> __device__ __forceinline__ float rounded(float x)
     }
 }
 
-// Hides x from the compiler where it would otherwise copy a loop for the values x can have.
-template <typename T> __device__ __forceinline__ T hidden(T x)
-{
-    static_assert(sizeof(T) == 4, "a 32-bit register");
-    asm volatile("" : "+r"(x));
-    return x;
-}
-
 struct Vector {
     float v[8];
 
@@ -71,6 +63,26 @@ struct Vector {
         }
     }
 };
+
+// Eight elements at p, or one and seven times `rest`: one copy of the code that follows serves both.
+template <typename T> __device__ __forceinline__ void load_some(Vector& to, const T* p, u32 eight, float rest)
+{
+    if (hidden(eight)) {
+        to.load<8>(p);
+    } else {
+#pragma unroll
+        for (int i = 1; i < 8; i++) to.v[i] = rest;
+        to.load<1>(p);
+    }
+}
+template <typename T> __device__ __forceinline__ void store_some(const Vector& from, T* p, u32 eight)
+{
+    if (hidden(eight)) {
+        from.store<8>(p);
+    } else {
+        from.store<1>(p);
+    }
+}
 
 // True when all pointers are 16-byte aligned (a null pointer is).
 template <typename... P> __device__ __forceinline__ bool aligned(const P*... p)

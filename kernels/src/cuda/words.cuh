@@ -97,9 +97,10 @@ __device__ __forceinline__ void shift_in(uint4& v, u32 w) { v = make_uint4(v.y, 
 // loop over the grid: the compiler would copy the loop's body for each flag the grid shares.
 __device__ __forceinline__ u64 thread_index() { return (u64)blockIdx.x * blockDim.x + threadIdx.x; }
 
-// Hides from the compiler that `x` is the same in every round of a loop, lest it copies the loop for
-// each value.
-__device__ __forceinline__ u32 opaque(u32 x) {
+// Hides x from the compiler where it would otherwise copy a loop for the values x can have.
+template <typename T> __device__ __forceinline__ T hidden(T x)
+{
+    static_assert(sizeof(T) == 4, "a 32-bit register");
     asm volatile("" : "+r"(x));
     return x;
 }

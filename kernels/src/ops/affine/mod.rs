@@ -1,5 +1,6 @@
 //! Scaling and shifting by numbers. Floor: memory-bound, 8 bytes an element each way.
 
+pub(crate) mod cuda;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -7,7 +8,7 @@ use crate::cpu::elementwise::{Kernel, map};
 use medley_tensor::{Cost, DType, Op, Result, Tensor};
 use std::ops::RangeInclusive;
 
-/// `x [..] any plain float dtype → mul · x + add`, f32.
+/// `x [..] any plain float dtype → mul · x + add`, f32; on a GPU in x's dtype.
 #[derive(Debug, Clone, Copy)]
 pub struct Affine {
     /// The factor.
@@ -31,6 +32,9 @@ impl Op for Affine {
     type Saved = ();
 
     fn forward(&self, inputs: &[&Tensor], _needs: &[bool]) -> Result<(Vec<Tensor>, Self::Saved)> {
+        if let Some(device) = inputs[0].cuda_device() {
+            return Ok((vec![cuda::forward(device, *self, inputs[0], inputs[0].shape())?], ()));
+        }
         let x = inputs[0].to_dtype(DType::F32)?;
         let [y] = map(x.shape(), [&x], self)?;
         Ok((vec![Tensor::from_vec(y, x.shape())?], ()))
@@ -38,7 +42,11 @@ impl Op for Affine {
 
     fn backward(&self, (): (), grads: &[Option<Tensor>], needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let Some(dy) = grads[0].as_ref().filter(|_| needs[0]) else { return Ok(vec![None]) };
-        let [dx] = map(dy.shape(), [dy], &Affine { mul: self.mul, add: 0.0 })?;
+        let op = Affine { mul: self.mul, add: 0.0 };
+        if let Some(device) = dy.cuda_device() {
+            return Ok(vec![Some(cuda::forward(device, op, dy, dy.shape())?)]);
+        }
+        let [dx] = map(dy.shape(), [dy], &op)?;
         Ok(vec![Some(Tensor::from_vec(dx, dy.shape())?)])
     }
 }

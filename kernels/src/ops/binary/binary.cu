@@ -10,7 +10,7 @@ struct Forward {
     u32 kind;
     template <int W>
     __device__ __forceinline__ void operator()(const float (&v)[2][W], float (&r)[1][W]) const {
-        const u32 kind = opaque(this->kind);
+        const u32 kind = hidden(this->kind);
 #pragma unroll
         for (int i = 0; i < W; ++i) {
             const float a = v[0][i], b = v[1][i];
@@ -23,7 +23,7 @@ struct Backward {
     u32 kind;
     template <int W>
     __device__ __forceinline__ void operator()(const float (&v)[3][W], float (&r)[2][W]) const {
-        const u32 kind = opaque(this->kind);
+        const u32 kind = hidden(this->kind);
 #pragma unroll
         for (int i = 0; i < W; ++i) {
             const float dy = v[0][i], a = v[1][i], b = v[2][i];

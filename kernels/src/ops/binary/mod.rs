@@ -2,11 +2,15 @@
 //!
 //! Floor: memory-bound, 12 bytes an element where nothing is broadcast.
 
+pub(crate) mod cuda;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use super::affine::{self, Affine};
 use super::reduce::sum_to;
 use crate::cpu::elementwise::{Kernel, map};
+use crate::cuda::cast;
+use medley_tensor::device::CudaDevice;
 use medley_tensor::layout::broadcast_shape;
 use medley_tensor::{Cost, DType, Op, Result, Tensor};
 use std::ops::RangeInclusive;
@@ -24,8 +28,8 @@ pub enum BinaryKind {
     Div,
 }
 
-/// `(a [..], b [..]) any plain float dtype → f32` of the shape both broadcast to. The gradient of a
-/// broadcast operand is summed over what was repeated.
+/// `(a [..], b [..]) any plain float dtype → f32` of the shape both broadcast to; on a GPU in the operands'
+/// dtype where it is the same. The gradient of a broadcast operand is summed over what was repeated.
 #[derive(Debug, Clone, Copy)]
 pub struct Binary {
     /// What to compute.
@@ -35,6 +39,7 @@ pub struct Binary {
 /// What the backward pass reads: both shapes, and the operands that a gradient needs.
 pub struct Saved {
     shapes: [Vec<usize>; 2],
+    dtypes: [DType; 2],
     a: Option<Tensor>,
     b: Option<Tensor>,
 }
@@ -66,6 +71,36 @@ fn run<const N: usize>(shape: &[usize], inputs: [&Tensor; N], kernel: &impl Kern
     Tensor::from_vec(y, shape)
 }
 
+impl Binary {
+    /// The gradients on a GPU, each in its operand's dtype.
+    fn backward_on(
+        &self,
+        device: &CudaDevice,
+        Saved { shapes, dtypes, a, b }: Saved,
+        dy: &Tensor,
+        needs: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        use BinaryKind::*;
+        let [da, db] = match (self.kind, &a, &b) {
+            (Mul | Div, Some(a), Some(b)) => cuda::backward(device, self.kind, dy, a, b, needs)?,
+            (Mul, Some(a), None) => [None, Some(cuda::forward(device, Mul, dy.shape(), dy, a)?)],
+            (Mul | Div, None, Some(b)) => {
+                [Some(cuda::forward(device, self.kind, dy.shape(), dy, b)?), None]
+            }
+            (Sub, ..) if needs[1] => {
+                let minus = Affine { mul: -1.0, add: 0.0 };
+                let db = affine::cuda::forward(device, minus, dy, dy.shape())?;
+                [needs[0].then(|| dy.clone()), Some(db)]
+            }
+            _ => [needs[0].then(|| dy.clone()), needs[1].then(|| dy.clone())],
+        };
+        let finish = |(d, (shape, dtype)): (Option<Tensor>, (Vec<usize>, DType))| {
+            d.map(|d| cast(&sum_to(&d, &shape)?, dtype)).transpose()
+        };
+        [da, db].into_iter().zip(shapes.into_iter().zip(dtypes)).map(finish).collect()
+    }
+}
+
 impl Op for Binary {
     const NAME: &'static str = "binary";
     const ARITY: RangeInclusive<usize> = 2..=2;
@@ -82,17 +117,23 @@ impl Op for Binary {
             Div => "div",
         };
         let shape = broadcast_shape(name, inputs[0].shape(), inputs[1].shape())?;
-        let (a, b) = (inputs[0].to_dtype(DType::F32)?, inputs[1].to_dtype(DType::F32)?);
-        let y = match self.kind {
-            Add => run(&shape, [&a, &b], &self::Add)?,
-            Sub => run(&shape, [&a, &b], &self::Sub)?,
-            Mul => run(&shape, [&a, &b], &self::Mul)?,
-            Div => run(&shape, [&a, &b], &self::Div)?,
+        let dtypes = [inputs[0].dtype(), inputs[1].dtype()];
+        let device = inputs[0].cuda_device();
+        let [a, b] = match device {
+            Some(_) => cuda::promoted(inputs[0], inputs[1])?,
+            None => [inputs[0].to_dtype(DType::F32)?, inputs[1].to_dtype(DType::F32)?],
+        };
+        let y = match (device, self.kind) {
+            (Some(device), kind) => cuda::forward(device, kind, &shape, &a, &b)?,
+            (None, Add) => run(&shape, [&a, &b], &self::Add)?,
+            (None, Sub) => run(&shape, [&a, &b], &self::Sub)?,
+            (None, Mul) => run(&shape, [&a, &b], &self::Mul)?,
+            (None, Div) => run(&shape, [&a, &b], &self::Div)?,
         };
         let keep_a = matches!(self.kind, Mul | Div) && needs[1];
         let keep_b = matches!(self.kind, Mul | Div) && needs[0] || self.kind == Div && needs[1];
         let shapes = [a.shape().to_vec(), b.shape().to_vec()];
-        Ok((vec![y], Saved { shapes, a: keep_a.then_some(a), b: keep_b.then_some(b) }))
+        Ok((vec![y], Saved { shapes, dtypes, a: keep_a.then_some(a), b: keep_b.then_some(b) }))
     }
 
     fn backward(
@@ -103,7 +144,10 @@ impl Op for Binary {
     ) -> Result<Vec<Option<Tensor>>> {
         let Some(dy) = &grads[0] else { return Ok(vec![None, None]) };
         let shape = dy.shape();
-        let Saved { shapes, a, b } = saved;
+        if let Some(device) = dy.cuda_device() {
+            return self.backward_on(device, saved, dy, needs);
+        }
+        let Saved { shapes, a, b, .. } = saved;
         let da = match (self.kind, &b) {
             (BinaryKind::Mul, Some(b)) => run(shape, [dy, b], &Mul)?,
             (BinaryKind::Div, Some(b)) => run(shape, [dy, b], &Div)?,

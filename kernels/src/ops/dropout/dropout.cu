@@ -13,13 +13,13 @@ __device__ __forceinline__ void dropout(T* y, const T* x, u64 n, u32 aligned, fl
     constexpr u32 V = VECTOR<T>, W = Words<T>::N;
     const u64 first = thread_index() * V;
     if (first >= n) return;
-    const bool whole = aligned && n - first >= V;
+    const u32 whole = aligned && n - first >= V;
     uint4 v = make_uint4(0, 0, 0, 0);
     if (whole) v = load_vector(x + first);
 #pragma unroll 1
     for (u32 b = 0; b < W; ++b) {
         uint4 random = philox(first / 4 + b, stream, seed);
-        if (opaque(whole)) {
+        if (hidden(whole)) {
             const u32 r[4] = {random.x, random.y, random.z, random.w};
 #pragma unroll
             for (u32 w = 0; w < 4; w += W) {

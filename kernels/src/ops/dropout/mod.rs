@@ -8,13 +8,14 @@
 //! Floor: 8 bytes an element each way; ten Philox rounds for four elements weigh about as much.
 
 pub(crate) mod cpu;
+pub(crate) mod cuda;
 #[cfg(test)]
 pub(crate) mod tests;
 
 use medley_tensor::{Cost, Error, Op, Result, Tensor, alloc};
 use std::ops::RangeInclusive;
 
-/// `x [..] f32 → x · mask / (1 − p)`.
+/// `x [..] f32 → x · mask / (1 − p)`; on a GPU f32, bf16 or f16, with the same mask.
 #[derive(Debug, Clone, Copy)]
 pub struct Dropout {
     /// Probability of zeroing an element, in `[0, 1)`. At 0 the input is returned as it is.
@@ -34,6 +35,9 @@ impl Dropout {
         }
         if self.p == 0.0 {
             return Ok(x.clone());
+        }
+        if let Some(device) = x.cuda_device() {
+            return cuda::mask(device, self, x);
         }
         let x = x.contiguous()?;
         let mut y = alloc::take(x.numel());

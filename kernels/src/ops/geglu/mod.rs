@@ -2,6 +2,7 @@
 //!
 //! Floor: memory-bound, 12 bytes an element forward and 20 backward.
 
+pub(crate) mod cuda;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -11,7 +12,7 @@ use crate::cpu::elementwise::Kernel;
 use medley_tensor::{Cost, Op, Result, Tensor};
 use std::ops::RangeInclusive;
 
-/// `(gate [..] f32, up [..] f32) → gelu(gate) · up`, shapes equal.
+/// `(gate [..] f32, up [..] f32) → gelu(gate) · up`, shapes equal; on a GPU f32, bf16 or f16.
 #[derive(Debug, Clone, Copy)]
 pub struct Geglu {
     /// GELU by its tanh formula (`gelu_pytorch_tanh`, Gemma's) instead of the error function.
@@ -50,9 +51,9 @@ impl Op for Geglu {
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool]) -> Result<(Vec<Tensor>, Self::Saved)> {
         if self.tanh {
-            gated_forward(Self::NAME, inputs, needs, &Forward::<true>)
+            gated_forward(Self::NAME, inputs, needs, &Forward::<true>, &cuda::gated(true))
         } else {
-            gated_forward(Self::NAME, inputs, needs, &Forward::<false>)
+            gated_forward(Self::NAME, inputs, needs, &Forward::<false>, &cuda::gated(false))
         }
     }
 
@@ -63,9 +64,9 @@ impl Op for Geglu {
         needs: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         if self.tanh {
-            gated_backward(saved, grads, needs, &Backward::<true>)
+            gated_backward(saved, grads, needs, &Backward::<true>, &cuda::gated(true))
         } else {
-            gated_backward(saved, grads, needs, &Backward::<false>)
+            gated_backward(saved, grads, needs, &Backward::<false>, &cuda::gated(false))
         }
     }
 }

@@ -31,7 +31,7 @@ __device__ __forceinline__ void add_rows(T* dx, const T* dy, const u32* rows, co
     for (u32 i = starts[r]; i < starts[r + 1]; ++i) {
         const T* from = dy + order[i] * h + column;
         uint4 v = make_uint4(0, 0, 0, 0);
-        if (opaque(vectors)) {
+        if (hidden(vectors)) {
             v = load_vector(from);
         } else {
             v.x = Words<T>::load_one(from);

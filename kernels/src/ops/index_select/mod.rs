@@ -2,6 +2,7 @@
 //!
 //! Floor: memory-bound, 8 bytes an element forward; backward writes the whole gradient.
 
+pub(crate) mod cuda;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -11,7 +12,7 @@ use medley_tensor::{Cost, Error, Op, Result, Tensor, alloc};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-/// `x [N, ..] f32 → [T, ..]`, `T` being the number of `indices`. For a weight in any dtype use
+/// `x [N, ..] f32 (on a GPU also bf16, f16) → [T, ..]`, `T` being the number of `indices`. For a weight in any dtype use
 /// [`Embedding`](super::Embedding).
 #[derive(Debug, Clone)]
 pub struct IndexSelect {
@@ -36,12 +37,16 @@ impl Op for IndexSelect {
             let message = format!("index {} at position {at} is outside the {n} rows of {shape:?}", self.indices[at]);
             return Err(Error::value(Self::NAME, message));
         }
+        let out: Vec<usize> = std::iter::once(self.indices.len()).chain(row.iter().copied()).collect();
+        if let Some(device) = inputs[0].cuda_device() {
+            let y = cuda::forward(device, inputs[0], &self.indices, &out)?;
+            return Ok((vec![y], shape.to_vec()));
+        }
         let h = row.iter().product();
         let x = dense(inputs[0])?.reshape(&[n, h])?;
         let mut y = alloc::take(self.indices.len() * h);
         let rows = Rows { ids: &self.indices, h, layout: x.layout() };
         rows.gather(&mut y, x.storage_slice::<f32>()?, |v| v);
-        let out: Vec<usize> = std::iter::once(self.indices.len()).chain(row.iter().copied()).collect();
         Ok((vec![Tensor::from_vec(y, &out)?], shape.to_vec()))
     }
 
@@ -52,6 +57,9 @@ impl Op for IndexSelect {
         needs: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         let Some(dy) = grads[0].as_ref().filter(|_| needs[0]) else { return Ok(vec![None]) };
+        if let Some(device) = dy.cuda_device() {
+            return Ok(vec![Some(cuda::backward(device, dy, &self.indices, &shape)?)]);
+        }
         let mut dx = alloc::take(shape.iter().product());
         scatter_add(&self.indices, dense(dy)?.as_slice()?, shape[1..].iter().product(), &mut dx);
         Ok(vec![Some(Tensor::from_vec(dx, &shape)?)])

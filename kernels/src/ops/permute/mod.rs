@@ -1,5 +1,6 @@
 //! Dimensions in another order: a view, free both ways.
 
+pub(crate) mod cuda;
 #[cfg(test)]
 pub(crate) mod tests;
 

@@ -3,9 +3,11 @@
 //! Floor: memory-bound, 4 bytes an element of the input each way.
 
 pub(crate) mod cpu;
+pub(crate) mod cuda;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use super::affine::{self, Affine};
 use crate::cpu::elementwise::{Kernel, dense, map};
 use medley_tensor::{Cost, DType, Error, Op, Result, Tensor};
 use std::ops::RangeInclusive;
@@ -22,7 +24,7 @@ pub enum ReduceKind {
     Max,
 }
 
-/// `x [..] any plain float dtype → f32`, reduced over `dims`.
+/// `x [..] any plain float dtype → f32` (on a GPU in x's dtype), reduced over `dims`.
 #[derive(Debug, Clone)]
 pub struct Reduce {
     /// What to compute.
@@ -67,7 +69,10 @@ impl Kernel<1, 1> for Scale {
 
 /// `x` with every dimension of `dims` summed to extent 1.
 pub(crate) fn sum_keeping(x: &Tensor, dims: &[usize]) -> Result<Tensor> {
-    cpu::over_dims(x, dims, 0.0, |a, b| a + b)
+    match x.cuda_device() {
+        Some(device) => cuda::over_dims(device, x, dims, ReduceKind::Sum),
+        None => cpu::over_dims(x, dims, 0.0, |a, b| a + b),
+    }
 }
 
 /// The gradient of an operand of `shape` that was broadcast to `grad`'s shape: the sum over what was
@@ -108,29 +113,29 @@ impl Op for Reduce {
     type Saved = Saved;
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool]) -> Result<(Vec<Tensor>, Self::Saved)> {
-        let x = inputs[0].to_dtype(DType::F32)?;
+        let device = inputs[0].cuda_device();
+        let x = if device.is_some() { inputs[0].clone() } else { inputs[0].to_dtype(DType::F32)? };
         let shape = x.shape().to_vec();
         let (dims, _) = self.resolve(&shape)?;
         let count: usize = dims.iter().map(|d| shape[*d]).product();
-        let mut extremes = None;
-        let y = match self.kind {
-            ReduceKind::Sum => sum_keeping(&x, &dims)?,
-            ReduceKind::Mean => {
+        let y = match (self.kind, device) {
+            (ReduceKind::Max, _) if count == 0 => {
+                let expected = format!("an element to take the maximum of over dimensions {dims:?}");
+                return Err(Error::shape(Self::NAME, expected, &shape));
+            }
+            (kind, Some(device)) => cuda::over_dims(device, &x, &dims, kind)?,
+            (ReduceKind::Sum, None) => sum_keeping(&x, &dims)?,
+            (ReduceKind::Mean, None) => {
                 let sum = sum_keeping(&x, &dims)?;
                 let [mean] = map(sum.shape(), [&sum], &Scale(1.0 / count as f32))?;
                 Tensor::from_vec(mean, sum.shape())?
             }
-            ReduceKind::Max if count == 0 => {
-                let expected = format!("an element to take the maximum of over dimensions {dims:?}");
-                return Err(Error::shape(Self::NAME, expected, &shape));
-            }
-            ReduceKind::Max => {
+            (ReduceKind::Max, None) => {
                 let larger = |a: f32, b: f32| if b > a || b.is_nan() { b } else { a };
-                let y = cpu::over_dims(&x, &dims, f32::NEG_INFINITY, larger)?;
-                extremes = needs[0].then(|| (x, y.clone()));
-                y
+                cpu::over_dims(&x, &dims, f32::NEG_INFINITY, larger)?
             }
         };
+        let extremes = (needs[0] && self.kind == ReduceKind::Max).then(|| (x, y.clone()));
         let out: Vec<usize> = if self.keepdim {
             y.shape().to_vec()
         } else {
@@ -149,19 +154,26 @@ impl Op for Reduce {
         let shape = &saved.shape;
         let (dims, kept) = self.resolve(shape)?;
         let dy = dy.reshape(&kept)?;
-        let dx = match saved.extremes {
-            Some((x, y)) => {
+        let dx = match (dy.cuda_device(), saved.extremes) {
+            (Some(device), Some((x, y))) => cuda::maximum_gradient(device, &x, &y, &dy, &dims)?,
+            (Some(device), None) => {
+                let count: usize = dims.iter().map(|d| shape[*d]).product();
+                let mean = self.kind == ReduceKind::Mean;
+                let mul = if mean { 1.0 / count as f32 } else { 1.0 };
+                affine::cuda::forward(device, Affine { mul, add: 0.0 }, &dy, shape)?
+            }
+            (None, Some((x, y))) => {
                 let [equal] = map(shape, [&x, &y], &Equal)?;
                 let count = sum_keeping(&Tensor::from_vec(equal, shape)?, &dims)?;
                 let [dx] = map(shape, [&x, &y, &dy, &count], &Share)?;
                 Tensor::from_vec(dx, shape)?
             }
-            None if self.kind == ReduceKind::Mean => {
+            (None, None) if self.kind == ReduceKind::Mean => {
                 let count: usize = dims.iter().map(|d| shape[*d]).product();
                 let [dx] = map(shape, [&dy], &Scale(1.0 / count as f32))?;
                 Tensor::from_vec(dx, shape)?
             }
-            None => dense(&dy.broadcast_to(shape)?)?,
+            (None, None) => dense(&dy.broadcast_to(shape)?)?,
         };
         Ok(vec![Some(dx)])
     }

@@ -3,6 +3,7 @@
 #[cfg(test)]
 pub(crate) mod tests;
 
+use super::permute::cuda::dense;
 use medley_tensor::{Cost, Op, Result, Tensor};
 use std::ops::RangeInclusive;
 
@@ -11,6 +12,11 @@ use std::ops::RangeInclusive;
 pub struct Reshape {
     /// The new shape, of as many elements.
     pub shape: Vec<usize>,
+}
+
+/// As [`Tensor::reshape`], with the transposing copy on a GPU.
+fn reshaped(x: &Tensor, shape: &[usize]) -> Result<Tensor> {
+    if x.cuda_device().is_some() { dense(x)?.reshape(shape) } else { x.reshape(shape) }
 }
 
 impl Op for Reshape {
@@ -22,7 +28,7 @@ impl Op for Reshape {
     type Saved = Vec<usize>;
 
     fn forward(&self, inputs: &[&Tensor], _needs: &[bool]) -> Result<(Vec<Tensor>, Self::Saved)> {
-        Ok((vec![inputs[0].reshape(&self.shape)?], inputs[0].shape().to_vec()))
+        Ok((vec![reshaped(inputs[0], &self.shape)?], inputs[0].shape().to_vec()))
     }
 
     fn backward(
@@ -31,6 +37,6 @@ impl Op for Reshape {
         grads: &[Option<Tensor>],
         _needs: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
-        Ok(vec![grads[0].as_ref().map(|g| g.reshape(&saved)).transpose()?])
+        Ok(vec![grads[0].as_ref().map(|g| reshaped(g, &saved)).transpose()?])
     }
 }

@@ -10,6 +10,7 @@
 //! Floor: memory-bound, 8 bytes an element each way; the tables stay in cache.
 
 pub(crate) mod cpu;
+pub(crate) mod cuda;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -26,6 +27,7 @@ pub struct RopeTable {
     half: usize,
     max_position: usize,
     interleaved: bool,
+    on_devices: cuda::OnDevices,
 }
 
 impl RopeTable {
@@ -58,6 +60,7 @@ impl RopeTable {
             half: inv_freq.len(),
             max_position,
             interleaved,
+            on_devices: cuda::OnDevices::default(),
         })
     }
 
@@ -78,7 +81,7 @@ impl RopeTable {
     }
 }
 
-/// `x [T, H, D] f32 → [T, H, D]`, token `t` rotated to position `positions[t]`.
+/// `x [T, H, D] f32 (on a GPU also bf16, f16) → [T, H, D]`, token `t` rotated to position `positions[t]`.
 #[derive(Debug, Clone)]
 pub struct Rope {
     /// Angles, with `rot_dim ≤ D`.
@@ -110,6 +113,9 @@ impl Rope {
         }
         // Heads cut out of a fused projection are read where they lie.
         let x = if d <= 1 || x.strides()[2] == 1 { x.clone() } else { x.contiguous()? };
+        if let Some(device) = x.cuda_device() {
+            return cuda::rotate(device, self, &x, inverse);
+        }
         let mut y = alloc::take(x.numel());
         cpu::rotate(&self.table, &self.positions, x.storage_slice()?, x.layout(), inverse, &mut y);
         Tensor::from_vec(y, x.shape())

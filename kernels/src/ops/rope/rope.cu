@@ -11,24 +11,18 @@
 // threads; a thread a (token, group of heads, unit).
 #include "words.cuh"
 
-template <class T, u32 L>
+template <u32 L>
 __device__ __forceinline__ void load_table(const float* p, float (&v)[L]) {
+    if constexpr (L % 4 == 0) {
 #pragma unroll
-    for (u32 i = 0; i < L; ++i) v[i] = p[i];
-}
-template <>
-__device__ __forceinline__ void load_table<bf16, 8>(const float* p, float (&v)[8]) {
-    const float4 a = *reinterpret_cast<const float4*>(p), b = *reinterpret_cast<const float4*>(p + 4);
-    v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
-}
-template <>
-__device__ __forceinline__ void load_table<f16, 8>(const float* p, float (&v)[8]) {
-    load_table<bf16, 8>(p, v);
-}
-template <>
-__device__ __forceinline__ void load_table<float, 4>(const float* p, float (&v)[4]) {
-    const float4 a = *reinterpret_cast<const float4*>(p);
-    v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w;
+        for (u32 i = 0; i < L; i += 4) {
+            const float4 a = *reinterpret_cast<const float4*>(p + i);
+            v[i] = a.x, v[i + 1] = a.y, v[i + 2] = a.z, v[i + 3] = a.w;
+        }
+    } else {
+        const float2 a = *reinterpret_cast<const float2*>(p);
+        v[0] = a.x, v[1] = a.y;
+    }
 }
 
 struct Pair {
@@ -102,8 +96,8 @@ __device__ __forceinline__ void rope(T* y, const T* x, const float* table, const
         }
     } else if (interleaved) {
         float c[V / 2], s[V / 2], v[V];
-        load_table<T, V / 2>(cosines + unit * (V / 2), c);
-        load_table<T, V / 2>(sines + unit * (V / 2), s);
+        load_table<V / 2>(cosines + unit * (V / 2), c);
+        load_table<V / 2>(sines + unit * (V / 2), s);
 #pragma unroll 1
         for (u32 h = first; h < last; ++h, x += head_stride, y += d) {
             unpack_vector<T>(load_vector(x + unit * V), v);
@@ -116,8 +110,8 @@ __device__ __forceinline__ void rope(T* y, const T* x, const float* table, const
         }
     } else {
         float c[V], s[V], v[V], w[V];
-        load_table<T, V>(cosines + unit * V, c);
-        load_table<T, V>(sines + unit * V, s);
+        load_table<V>(cosines + unit * V, c);
+        load_table<V>(sines + unit * V, s);
 #pragma unroll 1
         for (u32 h = first; h < last; ++h, x += head_stride, y += d) {
             unpack_vector<T>(load_vector(x + unit * V), v);

@@ -1,5 +1,6 @@
 //! A range of one dimension: a view forward, a zero-padded copy backward.
 
+pub(crate) mod cuda;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -38,6 +39,9 @@ impl Op for Slice {
         needs: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         let Some(dy) = grads[0].as_ref().filter(|_| needs[0]) else { return Ok(vec![None]) };
+        if let Some(device) = dy.cuda_device() {
+            return Ok(vec![Some(cuda::backward(device, self, dy, &shape)?)]);
+        }
         let mut dx = alloc::take_zeroed(shape.iter().product());
         write(&mut dx, &Span::new(&shape, self.dim, self.start, self.len), dy)?;
         Ok(vec![Some(Tensor::from_vec(dx, &shape)?)])

@@ -3,6 +3,7 @@
 //!
 //! Floor: memory-bound, 8 bytes an element forward and 12 backward.
 
+pub(crate) mod cuda;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -11,7 +12,7 @@ use crate::cpu::elementwise::{Kernel, map};
 use medley_tensor::{Cost, DType, Op, Result, Tensor};
 use std::ops::RangeInclusive;
 
-/// `x [..] any plain float dtype → f32` of the same shape.
+/// `x [..] any plain float dtype → f32` of the same shape; on a GPU in x's dtype.
 #[derive(Debug, Clone, Copy)]
 pub struct Unary {
     /// The function.
@@ -50,6 +51,10 @@ impl Op for Unary {
     type Saved = Option<Tensor>;
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool]) -> Result<(Vec<Tensor>, Self::Saved)> {
+        if let Some(device) = inputs[0].cuda_device() {
+            let y = cuda::forward(device, self.kind, inputs[0])?;
+            return Ok((vec![y], needs[0].then(|| inputs[0].clone())));
+        }
         let x = inputs[0].to_dtype(DType::F32)?;
         let y = Tensor::from_vec(self.kind.value(&x)?, x.shape())?;
         Ok((vec![y], needs[0].then_some(x)))
@@ -62,6 +67,9 @@ impl Op for Unary {
         _needs: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         let (Some(x), Some(dy)) = (saved, &grads[0]) else { return Ok(vec![None]) };
+        if let Some(device) = x.cuda_device() {
+            return Ok(vec![Some(cuda::backward(device, self.kind, dy, &x)?)]);
+        }
         Ok(vec![Some(Tensor::from_vec(self.kind.gradient(dy, &x)?, x.shape())?)])
     }
 }
