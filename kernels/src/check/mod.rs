@@ -2,8 +2,10 @@
 //!
 //! The op's f32 forward is compared with a reference written in f64; its f32 backward with
 //! central differences *of that reference*. The differences are then exact to about 1e-9, so the
-//! bound measures the op's own arithmetic instead of hiding errors behind difference noise.
+//! bound measures the op's own arithmetic instead of hiding errors behind difference noise. Then the op
+//! runs on a simulated GPU in every compute dtype and is compared with the CPU ([`device`]).
 
+pub(crate) mod device;
 mod threads;
 
 use medley_tensor::rng::Philox;
@@ -147,6 +149,9 @@ impl<O: Op> Check<O> {
                 w.push((high - low) / (2.0 * step));
             }
             self.close(&format!("gradient of input {i}"), &g, &w);
+        }
+        if device::SIMULATOR_RUNS {
+            self.same_on_device();
         }
     }
 

@@ -5,6 +5,7 @@
 //! stream, so scratch may be dropped right after the launch that uses it.
 
 mod cast;
+pub mod gemm;
 #[cfg(test)]
 mod tests;
 

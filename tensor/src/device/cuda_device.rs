@@ -8,6 +8,7 @@ use super::{CudarcDriver, DriverError, OutOfMemory, SimDriver, SimOptions};
 use crate::ledger::{Category, Charge};
 use crate::{Error, Result};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Uploads of at least this many bytes go through page-locked memory.
@@ -268,27 +269,34 @@ impl CudaDevice {
                 self.info().name
             ));
         }
-        Ok(self.driver().launch(function, config, arguments, self.stream())?)
+        match self.driver().launch(function, config, arguments, self.stream()) {
+            Err(DriverError::Api { message, .. }) => refuse(message),
+            other => Ok(other?),
+        }
     }
 
     fn function(&self, ptx: &'static Ptx, entry: &str, arguments: &[KernelArg]) -> Result<Function> {
         let mut modules = lock(&self.0.modules);
-        let key = ptx.source.as_ptr() as usize;
-        if !modules.contains_key(&key) {
-            Header::of(ptx.name, ptx.source)?.check(ptx.name, self.info())?;
-            let module = self.driver().load_module(ptx.name, ptx.source)?;
-            modules.insert(key, Loaded { module, functions: HashMap::new() });
-        }
         let no_entry = || DriverError::NoEntry { module: ptx.name.to_string(), entry: entry.to_string() };
-        let loaded = modules.get_mut(&key).ok_or_else(no_entry)?;
-        if !loaded.functions.contains_key(entry) {
-            let parameters = arguments::parameters(ptx.source, entry).ok_or_else(no_entry)?;
-            let function = self.driver().function(loaded.module, entry)?;
-            loaded.functions.insert(entry.to_string(), (function, parameters));
+        let loaded = match modules.entry(ptx.source.as_ptr() as usize) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                Header::of(ptx.name, ptx.source)?.check(ptx.name, self.info())?;
+                let module = self.driver().load_module(ptx.name, ptx.source)?;
+                place.insert(Loaded { module, functions: HashMap::new() })
+            }
+        };
+        // Looked up first: the common path makes no String.
+        if let Some((function, parameters)) = loaded.functions.get(entry) {
+            arguments::check(entry, parameters, arguments)?;
+            return Ok(*function);
         }
-        let (function, parameters) = loaded.functions.get(entry).ok_or_else(no_entry)?;
-        arguments::check(entry, parameters, arguments)?;
-        Ok(*function)
+        let parameters = arguments::parameters(ptx.source, entry).ok_or_else(no_entry)?;
+        let function = self.driver().function(loaded.module, entry)?;
+        let checked = arguments::check(entry, &parameters, arguments);
+        loaded.functions.insert(entry.to_string(), (function, parameters));
+        checked?;
+        Ok(function)
     }
 
     /// Waits for all work of this device.

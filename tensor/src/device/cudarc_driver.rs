@@ -345,9 +345,10 @@ impl Driver for CudarcDriver {
     fn synchronize(&self, stream: Option<Stream>) -> DriverResult<()> {
         self.current()?;
         match stream {
-            // SAFETY: a live stream of this context.
-            Some(s) => {
-                after_kernels("cuStreamSynchronize", unsafe { result::stream::synchronize(stream_of(s)) })
+            Some(stream) => {
+                // SAFETY: a live stream of this context.
+                let done = unsafe { result::stream::synchronize(stream_of(stream)) };
+                after_kernels("cuStreamSynchronize", done)
             }
             None => after_kernels("cuCtxSynchronize", result::ctx::synchronize()),
         }

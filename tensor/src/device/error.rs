@@ -156,13 +156,14 @@ pub struct OutOfMemory {
     pub total: usize,
 }
 
-/// Bytes in the unit people read: `1.50 GiB`, `12.0 MiB`, `300 bytes`.
+/// Bytes in the unit people read: `1.50 GiB`, `12.0 MiB`, `3.5 KiB`, `300 bytes`.
 pub(crate) fn readable(bytes: usize) -> String {
     const MIB: f64 = (1u64 << 20) as f64;
     let b = bytes as f64;
     match bytes {
-        0..0x1_0000 => format!("{bytes} bytes"),
-        0x1_0000..0x4000_0000 => format!("{:.1} MiB", b / MIB),
+        ..1024 => format!("{bytes} bytes"),
+        1024..0x10_0000 => format!("{:.1} KiB", b / 1024.0),
+        0x10_0000..0x4000_0000 => format!("{:.1} MiB", b / MIB),
         _ => format!("{:.2} GiB", b / MIB / 1024.0),
     }
 }

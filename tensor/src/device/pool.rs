@@ -99,10 +99,12 @@ impl Pool {
             (bytes, bytes)
         } else {
             let size = bytes.next_multiple_of(GRAIN);
-            let segment = match size {
-                0..=SMALL => SMALL_SEGMENT,
-                0..=LARGE => LARGE_SEGMENT,
-                _ => size.next_multiple_of(SMALL_SEGMENT),
+            let segment = if size <= SMALL {
+                SMALL_SEGMENT
+            } else if size <= LARGE {
+                LARGE_SEGMENT
+            } else {
+                size.next_multiple_of(SMALL_SEGMENT)
             };
             (size, segment)
         };

@@ -192,6 +192,16 @@ pub enum Device {
     Sim,
 }
 
+impl Device {
+    /// Opens it; each call of `Sim` makes a simulated device of its own.
+    ///
+    /// # Errors
+    /// Without a CUDA driver, and for a card that does not exist.
+    pub fn open(self) -> medley_tensor::Result<medley_tensor::Device> {
+        medley_tensor::Device::open(&self.to_string())
+    }
+}
+
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

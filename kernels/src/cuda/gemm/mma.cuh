@@ -119,4 +119,11 @@ DEVICE uint4 load_shared4(u32 address) {
   return v;
 }
 
+/// The value of the lane whose number differs by `mask`; all lanes of the warp take part.
+DEVICE float shuffle_xor(float v, int mask) {
+  float d;
+  asm volatile("shfl.sync.bfly.b32 %0, %1, %2, 0x1f, 0xffffffff;" : "=f"(d) : "f"(v), "r"(mask));
+  return d;
+}
+
 DEVICE int clamp_bytes(int elements) { return min(max(elements * 2, 0), 16); }

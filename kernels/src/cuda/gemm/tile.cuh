@@ -96,6 +96,11 @@ template <int ROWS, bool K_MAJOR, bool IS_A> struct Fragments {
     }
   }
 
+  /// The same, KK chosen at run time: `load` of the result takes KK = 0.
+  __device__ __forceinline__ Fragments at(int kk) const {
+    return {K_MAJOR ? lane ^ (kk * 32) : lane + kk * (16 * ROWS * 2)};
+  }
+
   /// Group I of 16 rows, k's 16·KK.. of the tile.
   template <int I, int KK> __device__ __forceinline__ void load(u32 (&r)[4], u32 tile) const {
     if constexpr (K_MAJOR) {

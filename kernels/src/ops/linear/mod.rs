@@ -1,9 +1,11 @@
-//! Linear layer: `y = x · Wᵀ + b`. The weight is used in the dtype it is stored in.
+//! Linear layer: `y = x · Wᵀ + b`. The weight is used in the dtype it is stored in; on a GPU, where activations may be
+//! bf16 or f16, a weight in another float dtype is cast to theirs first.
 //!
 //! Floor: compute-bound, 2·T·N·K operations for each of y, dx and dw; with few rows (decoding)
 //! memory-bound, one read of the weight.
 
 pub(crate) mod cpu;
+pub(crate) mod cuda;
 mod matrix;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -13,9 +15,10 @@ use std::ops::RangeInclusive;
 
 pub(crate) use matrix::{matrix, product, rows_of};
 
-/// `(x [.., K] f32, weight [N, K] f32|bf16|f16|nf4, bias [N]?) → y [.., N] f32`.
+/// `(x [.., K], weight [N, K] f32|bf16|f16|nf4, bias [N]?) → y [.., N]`; x f32, on a GPU f32, bf16 or f16. y and dx have
+/// x's dtype.
 ///
-/// Gradients are f32 whatever the weight's dtype.
+/// Gradients of weight and bias are f32 whatever the weight's dtype.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Linear {}
 
@@ -40,8 +43,10 @@ pub(crate) struct Sizes {
 
 /// Checks that x, weight and bias fit together.
 pub(crate) fn sizes(op: &'static str, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Sizes> {
-    if x.dtype() != DType::F32 {
-        return Err(Error::dtype(op, "f32 activations", x.dtype()));
+    match (x.dtype(), x.cuda_device()) {
+        (DType::F32, _) | (DType::BF16 | DType::F16, Some(_)) => {}
+        (dtype, None) => return Err(Error::dtype(op, "f32 activations", dtype)),
+        (dtype, Some(_)) => return Err(Error::dtype(op, "f32, bf16 or f16 activations", dtype)),
     }
     let (n, k) = match (x.shape().last(), weight.shape()) {
         (Some(last), [n, k]) if last == k => (*n, *k),
@@ -93,8 +98,12 @@ impl Op for Linear {
         let (weight, bias) = (inputs[1], inputs.get(2).copied());
         let size = sizes(Self::NAME, inputs[0], weight, bias)?;
         let x = inputs[0].contiguous()?;
-        let y = forward(Self::NAME, size, x.as_slice()?, weight, bias)?;
-        let y = Tensor::from_vec(y, &with_last(x.shape(), size.n))?;
+        let y = if let Some(device) = x.cuda_device() {
+            cuda::forward(device, size, &x, weight, bias)?
+        } else {
+            let y = forward(Self::NAME, size, x.as_slice()?, weight, bias)?;
+            Tensor::from_vec(y, &with_last(x.shape(), size.n))?
+        };
         let saved = Saved { x: needs[1].then_some(x), weight: needs[0].then(|| weight.clone()) };
         Ok((vec![y], saved))
     }
@@ -108,6 +117,11 @@ impl Op for Linear {
         let mut out = vec![None; needs.len()];
         let Some(dy) = &grads[0] else { return Ok(out) };
         let dy = dy.contiguous()?;
+        if let Some(device) = dy.cuda_device() {
+            let gradients = cuda::backward(device, &saved, &dy, needs.get(2) == Some(&true))?;
+            out.iter_mut().zip(gradients).for_each(|(slot, gradient)| *slot = gradient);
+            return Ok(out);
+        }
         let n = dy.shape().last().copied().unwrap_or(0);
         let rows = dy.shape().iter().rev().skip(1).product();
         let dy_rows = rows_of(dy.as_slice()?, rows, n)?;

@@ -12,6 +12,7 @@
 //! Floor: compute-bound, 2·T·N·K operations for y and for dx, and 2·T·r·(N + K) for each of the two and for
 //! the adapter's gradients.
 
+mod cuda;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -21,9 +22,10 @@ use std::ops::RangeInclusive;
 
 pub use super::dropout::Dropout;
 
-/// `(x [.., K] f32, weight [N, K] f32|bf16|f16|nf4, A [r, K], B [N, r], bias [N]?) → y [.., N] f32`.
+/// `(x [.., K], weight [N, K] f32|bf16|f16|nf4, A [r, K], B [N, r], bias [N]?) → y [.., N]`; x f32, on a GPU f32, bf16 or
+/// f16. y and dx have x's dtype.
 ///
-/// Gradients are f32 whatever a weight's dtype.
+/// Gradients of weights and bias are f32 whatever their dtype.
 #[derive(Debug, Clone, Copy)]
 pub struct LoraLinear {
     /// Factor of the low-rank part: `lora_alpha / r`, or `lora_alpha / √r` with rank stabilisation.
@@ -37,7 +39,7 @@ pub struct LoraLinear {
 pub struct Saved {
     /// For the gradients of A and the weight.
     x: Option<Tensor>,
-    /// `dropout(x) · Aᵀ` `[T, r]`, for the gradient of B.
+    /// `dropout(x) · Aᵀ` `[T, r]`, on a GPU times the scale, for the gradient of B.
     h: Option<Tensor>,
     /// For the gradient of x.
     weight: Option<Tensor>,
@@ -71,17 +73,21 @@ impl Op for LoraLinear {
             }
         };
         let x = inputs[0].contiguous()?;
-        let mut y = linear::forward(Self::NAME, size, x.as_slice()?, weight, bias)?;
-        let mut h = alloc::take(size.rows * rank);
-        let dropped = self.dropped(&x)?;
-        let dropped = rows_of(dropped.as_slice()?, size.rows, size.k)?;
-        product(1.0, dropped, matrix(Self::NAME, a)?.t(), 0.0, &mut h)?;
-        product(self.scale, rows_of(&h, size.rows, rank)?, matrix(Self::NAME, b)?.t(), 1.0, &mut y)?;
-
-        let y = Tensor::from_vec(y, &with_last(x.shape(), size.n))?;
+        let (y, h) = if let Some(device) = x.cuda_device() {
+            self.forward_on(device, size, &x, [weight, a, b], bias, None)?
+        } else {
+            let mut y = linear::forward(Self::NAME, size, x.as_slice()?, weight, bias)?;
+            let mut h = alloc::take(size.rows * rank);
+            let dropped = self.dropped(&x)?;
+            let dropped = rows_of(dropped.as_slice()?, size.rows, size.k)?;
+            product(1.0, dropped, matrix(Self::NAME, a)?.t(), 0.0, &mut h)?;
+            product(self.scale, rows_of(&h, size.rows, rank)?, matrix(Self::NAME, b)?.t(), 1.0, &mut y)?;
+            let y = Tensor::from_vec(y, &with_last(x.shape(), size.n))?;
+            (y, Tensor::from_vec(h, &[size.rows, rank])?)
+        };
         let saved = Saved {
             x: (needs[1] || needs[2]).then_some(x),
-            h: needs[3].then(|| Tensor::from_vec(h, &[size.rows, rank])).transpose()?,
+            h: needs[3].then_some(h),
             weight: needs[0].then(|| weight.clone()),
             a: needs[0].then(|| a.clone()),
             b: (needs[0] || needs[2]).then(|| b.clone()),
@@ -98,6 +104,9 @@ impl Op for LoraLinear {
         let mut out = vec![None; needs.len()];
         let Some(dy) = &grads[0] else { return Ok(out) };
         let dy = dy.contiguous()?;
+        if let Some(device) = dy.cuda_device() {
+            return self.backward_on(device, &saved, &dy, needs, None);
+        }
         let n = dy.shape().last().copied().unwrap_or(0);
         let rows = dy.shape().iter().rev().skip(1).product();
         let dy_rows = rows_of(dy.as_slice()?, rows, n)?;

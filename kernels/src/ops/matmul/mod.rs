@@ -1,7 +1,8 @@
-//! Matrix products with NumPy's broadcasting of the batch dimensions, over the CPU's matrix engine.
+//! Matrix products with NumPy's broadcasting of the batch dimensions, over the CPU's matrix engine or a GPU's.
 //!
 //! Floor: compute-bound, 2·M·K·N operations a matrix forward, twice that backward.
 
+mod cuda;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -12,8 +13,8 @@ use medley_tensor::{Cost, DType, Error, Layout, Op, Result, Tensor, alloc};
 use rayon::prelude::*;
 use std::ops::RangeInclusive;
 
-/// `(a [.., M, K], b [.., K, N]) f32, f16 or bf16 → [.., M, N] f32`. Views are read in place, whatever
-/// their strides. Gradients are f32.
+/// `(a [.., M, K], b [.., K, N]) f32, f16 or bf16 → [.., M, N]`. Views are read in place, whatever their strides. Output
+/// and gradients are f32; on a GPU they have the operands' dtype where both share it.
 #[derive(Debug, Clone, Copy)]
 pub struct Matmul {}
 
@@ -72,6 +73,9 @@ fn engine(e: crate::cpu::gemm::GemmError) -> Error {
 
 /// `a · b` over all matrices of the batch; shapes are known to fit.
 fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    if let Some(device) = a.cuda_device() {
+        return cuda::product_on(device, a, b);
+    }
     let (ra, rb) = (a.rank(), b.rank());
     let mut shape = broadcast_shape(Matmul::NAME, &a.shape()[..ra - 2], &b.shape()[..rb - 2])?;
     let (m, k, n) = (a.shape()[ra - 2], a.shape()[ra - 1], b.shape()[rb - 1]);

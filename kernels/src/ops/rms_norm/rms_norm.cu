@@ -16,6 +16,8 @@
 #include "reduce.cuh"
 #include "vector.cuh"
 
+constexpr unsigned LINE = 36;
+
 // Σ x² of this thread's elements; keeps the first W of them in `v`. With a delta, x + delta is stored and summed.
 template <int W, typename T>
 __device__ __forceinline__ float squares(
@@ -156,7 +158,7 @@ __device__ __forceinline__ void backward_x(
 template <int W, typename T>
 __device__ __forceinline__ void slab_sum(
     const T* __restrict__ x, const float* __restrict__ inv_rms, const T* __restrict__ dy, unsigned first,
-    unsigned end, unsigned h, float (*sums)[256])
+    unsigned end, unsigned h, float (*sums)[8 * LINE])
 {
     const unsigned lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
 #pragma unroll 1
@@ -173,9 +175,9 @@ __device__ __forceinline__ void slab_sum(
 #pragma unroll
             for (int k = 0; k < W; k++) sum[k] = fmaf(g.v[k] * v.v[k], r, sum[k]);
         }
-        // Column W·l + k is kept at 32·k + l: no two lanes share a bank.
+        // Lines of 32 lanes, 36 apart: neither this write nor the read by columns has two lanes in a bank.
 #pragma unroll
-        for (int k = 0; k < W; k++) sums[warp][chunk + k * 32 + lane] = sum[k];
+        for (int k = 0; k < W; k++) sums[warp][(chunk / 32 + k) * LINE + lane] = sum[k];
     }
     __syncthreads();
 }
@@ -185,12 +187,12 @@ __device__ __forceinline__ void backward_weight(
     const T* __restrict__ x, const float* __restrict__ inv_rms, const T* __restrict__ dy,
     float* __restrict__ partial, unsigned rows, unsigned h, unsigned rows_per_slab)
 {
-    __shared__ float sums[8][256];
+    __shared__ float sums[8][8 * LINE];
     const unsigned first = blockIdx.y * rows_per_slab, end = min(rows, first + rows_per_slab);
-    unsigned kept = threadIdx.x;
+    unsigned kept = (threadIdx.x >> 5) * LINE + (threadIdx.x & 31);
     if (aligned(x, dy) && h % 8 == 0) {
         slab_sum<8>(x, inv_rms, dy, first, end, h, sums);
-        kept = (threadIdx.x & 7) * 32 + (threadIdx.x >> 3);
+        kept = (threadIdx.x & 7) * LINE + (threadIdx.x >> 3);
     } else {
         slab_sum<1>(x, inv_rms, dy, first, end, h, sums);
     }

@@ -11,7 +11,8 @@ pub(crate) fn reference(x: &Array, w: &Array, eps: f64) -> Array {
 }
 
 pub(crate) fn check() {
-    for shape in [&[1, 1][..], &[3, 5], &[2, 3, 17], &[70, 24], &[0, 4]] {
+    // Rows of one element, of one warp, ragged ones of several steps, many rows, one wider than a block.
+    for shape in [&[1, 1][..], &[3, 5], &[2, 3, 17], &[2, 300], &[70, 24], &[1, 8200], &[0, 4]] {
         let h = *shape.last().unwrap();
         Check::new(RmsNorm { eps: 1e-5 })
             .input(shape)

@@ -1,12 +1,51 @@
 //! NF4 quantisation and its inverse over whole matrices, in parallel. The format and the arithmetic of
 //! a block are [`medley_tensor::quant`]'s; results are the same bit for bit.
 
+mod cuda;
 #[cfg(test)]
 mod tests;
 
 use medley_tensor::quant::nf4::BLOCK;
 use medley_tensor::quant::{Absmax, AbsmaxRef, Error, Nf4Matrix, Result};
+use medley_tensor::{DType, Tensor};
 use rayon::prelude::*;
+
+/// The float matrix `t` [rows, cols] in NF4, on the device it lies on; with `double_quant` the block scales too. Both
+/// devices give the same bits.
+///
+/// # Errors
+/// When `t` is no float matrix, a value is not finite (its index is named), or device memory runs out.
+pub fn quantize_tensor(t: &Tensor, double_quant: bool) -> medley_tensor::Result<Tensor> {
+    let t = t.contiguous()?;
+    if let Some(device) = t.cuda_device() {
+        return cuda::quantize(device, &t, double_quant);
+    }
+    let [rows, cols] = *t.shape() else {
+        return Err(medley_tensor::Error::shape("nf4", "a matrix [rows, cols]", t.shape()));
+    };
+    Ok(Tensor::from_nf4(quantize(&t.to_vec_f32()?, rows, cols, double_quant)?))
+}
+
+/// The NF4 matrix `t`, whole, in `dtype` (f32, bf16 or f16), on the device it lies on.
+///
+/// # Errors
+/// When `t` holds no whole NF4 matrix, for another dtype, or when device memory runs out.
+pub fn dequantize_tensor(t: &Tensor, dtype: DType) -> medley_tensor::Result<Tensor> {
+    let whole = |rows, cols| t.is_contiguous() && t.shape() == [rows, cols];
+    if let (Some(device), Some(matrix)) = (t.cuda_device(), t.nf4_on_device())
+        && whole(matrix.rows, matrix.cols)
+    {
+        return cuda::dequantize(device, matrix, dtype);
+    }
+    if let Some(matrix) = t.nf4()
+        && whole(matrix.rows(), matrix.cols())
+    {
+        let mut out = vec![0.0; t.numel()];
+        dequantize(matrix, &mut out)?;
+        return Tensor::from_vec(out, t.shape())?.to_dtype(dtype);
+    }
+    Err(medley_tensor::Error::dtype("nf4", "a whole NF4 matrix", t.dtype()))
+}
 
 /// Elements one task handles: whole blocks, and whole bytes of two codes.
 const CHUNK: usize = 512 * BLOCK;

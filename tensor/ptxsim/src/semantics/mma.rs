@@ -15,6 +15,7 @@
 use super::convert::f8_to_f32;
 use super::exact::{E4M3, E5M2};
 use super::half2::{bf16_to_f32, f16_to_f32, f32_to_f16};
+pub use super::tensor::Mma;
 
 /// The element type of A and B in a floating-point `mma`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -275,19 +276,24 @@ fn integer_mma(
     d
 }
 
-/// `mma.sync.m8n8k4.row.col.f64.f64.f64.f64`: lane L holds A[L/4][L mod 4], B[L mod 4][L/4] and
-/// C[L/4][2(L mod 4)], C[L/4][2(L mod 4)+1].
-pub fn mma_f64(a: &[f64; 32], b: &[f64; 32], c: &[[f64; 32]; 2]) -> [[f64; 32]; 2] {
-    let mut d = *c;
-    for lane in 0..32 {
-        for half in 0..2 {
-            let (row, column) = (lane / 4, 2 * (lane % 4) + half);
-            for k in 0..4 {
-                d[half][lane] = a[4 * row + k].mul_add(b[4 * column + k], d[half][lane]);
+/// `mma.sync.m8n8k4.row.col.f64.f64.f64.f64` and, from sm_90, `m16n8k4/k8/k16`.
+///
+/// The same rule as above with one element a register: register i of A holds rows 8(i mod h)…,
+/// columns 4(i / h)… for h = 1 (m8) or 2 (m16); `c` and `d` have two or four registers.
+pub fn mma_f64(a: &[[f64; 32]], b: &[[f64; 32]], c: &[[f64; 32]], d: &mut [[f64; 32]]) {
+    let halves = c.len() / 2;
+    for (i, (sums, starts)) in d.iter_mut().zip(c).enumerate() {
+        for (lane, sum) in sums.iter_mut().enumerate() {
+            let (row, column) = (lane / 4, 2 * (lane % 4) + i % 2);
+            *sum = starts[lane];
+            for (step, b) in b.iter().enumerate() {
+                let a = &a[step * halves + i / 2];
+                for k in 0..4 {
+                    *sum = a[4 * row + k].mul_add(b[4 * column + k], *sum);
+                }
             }
         }
     }
-    d
 }
 
 #[cfg(test)]
@@ -473,7 +479,8 @@ mod tests {
             a[lane] = f64::from(value(lane / 4, lane % 4, 1));
             b[lane] = f64::from(value(lane % 4, lane / 4, 2));
         }
-        let d = mma_f64(&a, &b, &[[2.0; 32]; 2]);
+        let mut d = [[0.0; 32]; 2];
+        mma_f64(&[a], &[b], &[[2.0; 32]; 2], &mut d);
         for lane in 0..32 {
             for i in 0..2 {
                 let want = expected(4, |_, _| 2, lane / 4, 2 * (lane % 4) + i);

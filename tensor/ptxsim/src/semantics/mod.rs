@@ -12,6 +12,8 @@
 //! * [`integer`] — permutes, bit fields, shifts, wide products, dot products, carries
 //! * [`mma`] — matrix multiply-accumulate and its fragment layouts
 
+//! * [`tensor`] — `mma` and `wmma.mma` opcodes: what they name, how many registers, FLOPs
+//! * [`wmma`] — the opaque fragments of `wmma.load`, `wmma.mma` and `wmma.store`
 //! * [`matrix_load`] — which lane gets what from `ldmatrix`, and back for `stmatrix`
 //! * [`warp`] — shuffles, votes, matches, reductions across a warp
 
@@ -23,4 +25,6 @@ pub mod half2;
 pub mod integer;
 pub mod matrix_load;
 pub mod mma;
+pub mod tensor;
 pub mod warp;
+pub mod wmma;

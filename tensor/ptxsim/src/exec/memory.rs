@@ -1,0 +1,515 @@
+//! `ld` and `st` in every space, with their checks.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::access::{Words, addresses, classify, consecutive, pack, unpack};
+use super::context::{Context, Step, Trouble, Worker};
+use super::regs::{FULL, Row64};
+use super::warp::Warp;
+use crate::error::FaultKind;
+use crate::memory::global::{Allocation, group};
+use crate::memory::shared::Shared;
+use crate::program::{Load, Place, Store};
+
+/// Lanes of a mask, lowest first.
+#[inline(always)]
+pub(super) fn lanes(mask: u32) -> impl Iterator<Item = usize> {
+    let mut left = mask;
+    std::iter::from_fn(move || {
+        if left == 0 {
+            return None;
+        }
+        let lane = left.trailing_zeros();
+        left &= left - 1;
+        Some(lane as usize)
+    })
+}
+
+#[cold]
+fn misaligned(verb: &str, space: &str, address: u64, bytes: u32, lane: usize) -> Box<Trouble> {
+    Trouble::new(
+        FaultKind::Misaligned,
+        lane as u32,
+        format!(
+            "{verb} {bytes} bytes of {space} memory at 0x{address:x}, which is not a multiple of {bytes}"
+        ),
+    )
+}
+
+#[cold]
+fn outside(
+    verb: &str,
+    space: &str,
+    offset: u64,
+    bytes: u32,
+    size: u64,
+    lane: usize,
+) -> Box<Trouble> {
+    Trouble::new(
+        FaultKind::OutOfBounds,
+        lane as u32,
+        format!(
+            "{verb} {bytes} bytes of {space} memory at offset {}, {} bytes past the end of its {} bytes",
+            group(offset),
+            group((offset + u64::from(bytes)).saturating_sub(size)),
+            group(size)
+        ),
+    )
+}
+
+impl Warp {
+    #[inline(always)]
+    pub(super) fn load(
+        &mut self,
+        load: &Load,
+        mask: u32,
+        context: &Context,
+        shared: &mut Shared,
+        worker: &mut Worker,
+    ) -> Step<()> {
+        if mask == 0 {
+            return Ok(());
+        }
+        let total = load.bytes * load.dst.len() as u32;
+        let mut words: Words = [[0; 32]; 8];
+        if load.place == Place::CallParam {
+            self.load_call_param(load, &mut words);
+        } else {
+            let mut at = addresses(&self.regs, &load.address);
+            let spaces = classify(load.place, &mut at, mask);
+            if spaces.global != 0 {
+                self.load_global(&at, spaces.global, total, &mut words, context, worker)?;
+            }
+            if spaces.shared != 0 {
+                self.load_shared(&at, spaces.shared, total, &mut words, context, shared, worker)?;
+            }
+            if spaces.local != 0 {
+                self.load_local(&at, spaces.local, total, &mut words)?;
+            }
+            if spaces.param != 0 {
+                load_param(&at, spaces.param, total, &mut words, context)?;
+            }
+        }
+        unpack(&mut self.regs, &load.dst, load.bytes, load.extend, &words, mask);
+        Ok(())
+    }
+
+    #[inline(always)]
+    pub(super) fn store(
+        &mut self,
+        store: &Store,
+        mask: u32,
+        context: &Context,
+        shared: &mut Shared,
+        worker: &mut Worker,
+    ) -> Step<()> {
+        if mask == 0 {
+            return Ok(());
+        }
+        let total = store.bytes * store.src.len() as u32;
+        let words = pack(&self.regs, &store.src, store.bytes);
+        if store.place == Place::CallParam {
+            self.store_call_param(store, mask, &words);
+            return Ok(());
+        }
+        let mut at = addresses(&self.regs, &store.address);
+        let spaces = classify(store.place, &mut at, mask);
+        if spaces.global != 0 {
+            self.store_global(&at, spaces.global, total, &words, context, worker)?;
+        }
+        if spaces.shared != 0 {
+            self.store_shared(&at, spaces.shared, total, &words, context, shared, worker)?;
+        }
+        if spaces.local != 0 {
+            self.store_local(&at, spaces.local, total, &words)?;
+        }
+        if spaces.param != 0 {
+            let lane = spaces.param.trailing_zeros();
+            return Err(Trouble::new(
+                FaultKind::ReadOnly,
+                lane,
+                "writes to the kernel's parameters, which are constant",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The allocation that holds a lane's access, bounds checked.
+    #[inline(always)]
+    pub(super) fn allocation<'c>(
+        &self,
+        verb: &str,
+        address: u64,
+        bytes: u32,
+        lane: usize,
+        context: &'c Context,
+        worker: &mut Worker,
+    ) -> Step<&'c Allocation> {
+        let site = &mut worker.site[self.pc as usize];
+        if let Some(a) = context.allocations.get(*site as usize)
+            && a.contains(address, u64::from(bytes))
+        {
+            return Ok(a);
+        }
+        match context.find(address) {
+            Some(index) if context.allocations[index].contains(address, u64::from(bytes)) => {
+                *site = index as u32;
+                Ok(&context.allocations[index])
+            }
+            _ => Err(context.out_of_bounds(verb, "global", address, bytes, lane as u32)),
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn load_global(
+        &mut self,
+        at: &Row64,
+        mask: u32,
+        bytes: u32,
+        words: &mut Words,
+        context: &Context,
+        worker: &mut Worker,
+    ) -> Step<()> {
+        if context.counts {
+            worker.counts.global(at, mask, bytes, false);
+        }
+        let first = mask.trailing_zeros() as usize;
+        if mask == FULL && bytes >= 4 && consecutive(at, bytes) && at[0] % u64::from(bytes) == 0 {
+            let a = self.allocation("reads", at[0], bytes, 0, context, worker);
+            if let Ok(a) = a
+                && a.contains(at[0], 32 * u64::from(bytes))
+                && (a.fully_written() || !context.checks.uninitialised)
+            {
+                let n = bytes as usize / 4;
+                let run = a.run((at[0] - a.base) as usize, 32 * n);
+                for (lane, chunk) in run.chunks_exact(n).enumerate() {
+                    for (w, word) in chunk.iter().enumerate() {
+                        words[w][lane] = word.load(Relaxed);
+                    }
+                }
+                return Ok(());
+            }
+        }
+        let mut a = self.allocation("reads", at[first], bytes, first, context, worker);
+        for lane in lanes(mask) {
+            let address = at[lane];
+            let usable = matches!(&a, Ok(a) if a.contains(address, u64::from(bytes)));
+            if !usable {
+                a = self.allocation("reads", address, bytes, lane, context, worker);
+            }
+            let a = match &a {
+                Ok(a) => *a,
+                Err(_) if !context.checks.bounds => continue,
+                Err(_) => return Err(context.out_of_bounds("reads", "global", address, bytes, lane as u32)),
+            };
+            if !address.is_multiple_of(u64::from(bytes)) {
+                return Err(misaligned("reads", "global", address, bytes, lane));
+            }
+            let offset = (address - a.base) as usize;
+            if context.checks.uninitialised && !a.is_written(offset, bytes) {
+                return Err(uninitialised(a, address, bytes, lane));
+            }
+            if bytes >= 4 {
+                for (w, word) in a.run(offset, bytes as usize / 4).iter().enumerate() {
+                    words[w][lane] = word.load(Relaxed);
+                }
+            } else {
+                words[0][lane] = a.load(offset, bytes);
+            }
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn store_global(
+        &mut self,
+        at: &Row64,
+        mask: u32,
+        bytes: u32,
+        words: &Words,
+        context: &Context,
+        worker: &mut Worker,
+    ) -> Step<()> {
+        if context.counts {
+            worker.counts.global(at, mask, bytes, true);
+        }
+        let first = mask.trailing_zeros() as usize;
+        let mut a = self.allocation("writes", at[first], bytes, first, context, worker);
+        for lane in lanes(mask) {
+            let address = at[lane];
+            let usable = matches!(&a, Ok(a) if a.contains(address, u64::from(bytes)));
+            if !usable {
+                a = self.allocation("writes", address, bytes, lane, context, worker);
+            }
+            let a = match &a {
+                Ok(a) => *a,
+                Err(_) if !context.checks.bounds => continue,
+                Err(_) => return Err(context.out_of_bounds("writes", "global", address, bytes, lane as u32)),
+            };
+            if a.read_only {
+                return Err(Trouble::new(
+                    FaultKind::ReadOnly,
+                    lane as u32,
+                    format!("writes to constant memory at 0x{address:x}"),
+                ));
+            }
+            if !address.is_multiple_of(u64::from(bytes)) {
+                return Err(misaligned("writes", "global", address, bytes, lane));
+            }
+            let offset = (address - a.base) as usize;
+            if bytes >= 4 {
+                for (w, word) in a.run(offset, bytes as usize / 4).iter().enumerate() {
+                    word.store(words[w][lane], Relaxed);
+                }
+            } else {
+                a.store(offset, bytes, words[0][lane]);
+            }
+            a.mark_written(offset, bytes);
+        }
+        Ok(())
+    }
+
+    /// Checks one lane's shared access; the byte offset.
+    #[inline(always)]
+    pub(super) fn shared_offset(
+        &self,
+        verb: &str,
+        address: u64,
+        bytes: u32,
+        lane: usize,
+        shared: &Shared,
+    ) -> Step<usize> {
+        if address + u64::from(bytes) > u64::from(shared.bytes) {
+            return Err(outside(verb, "shared", address, bytes, u64::from(shared.bytes), lane));
+        }
+        if !address.is_multiple_of(u64::from(bytes)) {
+            return Err(misaligned(verb, "shared", address, bytes, lane));
+        }
+        Ok(address as usize)
+    }
+
+    #[inline(always)]
+    fn load_shared(
+        &mut self,
+        at: &Row64,
+        mask: u32,
+        bytes: u32,
+        words: &mut Words,
+        context: &Context,
+        shared: &mut Shared,
+        worker: &mut Worker,
+    ) -> Step<()> {
+        if context.counts {
+            worker.counts.shared(at, mask, bytes, false);
+        }
+        for lane in lanes(mask) {
+            let offset = self.shared_offset("reads", at[lane], bytes, lane, shared)?;
+            if shared.shadowed() {
+                shared
+                    .note_read(offset, bytes, self.index)
+                    .map_err(|p| Trouble::new(p.kind, lane as u32, p.message))?;
+            }
+            if bytes >= 4 {
+                for (w, row) in words.iter_mut().enumerate().take(bytes as usize / 4) {
+                    row[lane] = shared.word(offset / 4 + w);
+                }
+            } else {
+                words[0][lane] = shared.load(offset, bytes);
+            }
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn store_shared(
+        &mut self,
+        at: &Row64,
+        mask: u32,
+        bytes: u32,
+        words: &Words,
+        context: &Context,
+        shared: &mut Shared,
+        worker: &mut Worker,
+    ) -> Step<()> {
+        if context.counts {
+            worker.counts.shared(at, mask, bytes, true);
+        }
+        if context.checks.races {
+            self.colliding_lanes(at, mask, bytes, words)?;
+        }
+        for lane in lanes(mask) {
+            let offset = self.shared_offset("writes", at[lane], bytes, lane, shared)?;
+            if shared.shadowed() {
+                shared
+                    .note_write(offset, bytes, self.index)
+                    .map_err(|p| Trouble::new(p.kind, lane as u32, p.message))?;
+            }
+            if bytes >= 4 {
+                for (w, row) in words.iter().enumerate().take(bytes as usize / 4) {
+                    *shared.word_mut(offset / 4 + w) = row[lane];
+                }
+            } else {
+                shared.store(offset, bytes, words[0][lane]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Two lanes of one store that write different values to one place: which one stays is undefined.
+    #[inline(always)]
+    fn colliding_lanes(&self, at: &Row64, mask: u32, bytes: u32, words: &Words) -> Step<()> {
+        if mask == FULL && ascending(at, bytes) {
+            return Ok(());
+        }
+        self.compare_lanes(at, mask, bytes, words)
+    }
+
+    fn compare_lanes(&self, at: &Row64, mask: u32, bytes: u32, words: &Words) -> Step<()> {
+        let mut order = [0u64; 32];
+        let mut n = 0;
+        for lane in lanes(mask) {
+            order[n] = at[lane] << 5 | lane as u64;
+            n += 1;
+        }
+        order[..n].sort_unstable();
+        for pair in order[..n].windows(2) {
+            let (a, b) = (pair[0], pair[1]);
+            if b >> 5 == a >> 5 {
+                let (x, y) = ((a & 31) as usize, (b & 31) as usize);
+                let count = (bytes as usize).div_ceil(4);
+                if words.iter().take(count).any(|row| row[x] != row[y]) {
+                    return Err(Trouble::new(
+                        FaultKind::SharedRace,
+                        y as u32,
+                        format!(
+                            "lanes {x} and {y} of warp {} write different values to shared memory at {} in one instruction",
+                            self.index,
+                            group(at[x])
+                        ),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn load_local(&self, at: &Row64, mask: u32, bytes: u32, words: &mut Words) -> Step<()> {
+        for lane in lanes(mask) {
+            let offset = self.local_offset("reads", at[lane], bytes, lane)?;
+            for (w, row) in words.iter_mut().enumerate().take((bytes as usize).div_ceil(4)) {
+                let word = self.local[offset / 4 + w][lane];
+                row[lane] = match bytes {
+                    1 => word >> (8 * (offset & 3)) & 0xff,
+                    2 => word >> (8 * (offset & 2)) & 0xffff,
+                    _ => word,
+                };
+            }
+        }
+        Ok(())
+    }
+
+    fn store_local(&mut self, at: &Row64, mask: u32, bytes: u32, words: &Words) -> Step<()> {
+        for lane in lanes(mask) {
+            let offset = self.local_offset("writes", at[lane], bytes, lane)?;
+            for (w, row) in words.iter().enumerate().take((bytes as usize).div_ceil(4)) {
+                let word = &mut self.local[offset / 4 + w][lane];
+                let (shift, keep) = match bytes {
+                    1 => (8 * (offset & 3), 0xff),
+                    2 => (8 * (offset & 2), 0xffff),
+                    _ => (0, u32::MAX),
+                };
+                *word = *word & !(keep << shift) | (row[lane] & keep) << shift;
+            }
+        }
+        Ok(())
+    }
+
+    fn local_offset(&self, verb: &str, address: u64, bytes: u32, lane: usize) -> Step<usize> {
+        let size = 4 * self.local.len() as u64;
+        if address.saturating_add(u64::from(bytes)) > size {
+            return Err(outside(verb, "local", address, bytes, size, lane));
+        }
+        if !address.is_multiple_of(u64::from(bytes)) {
+            return Err(misaligned(verb, "local", address, bytes, lane));
+        }
+        Ok(address as usize)
+    }
+
+    /// `.param` variables of calls are named, so the decoder has checked bounds and alignment.
+    fn load_call_param(&self, load: &Load, words: &mut Words) {
+        let total = load.bytes as usize * load.dst.len();
+        let offset = load.address.offset as usize;
+        let first = self.regs.base.param as usize + offset / 4;
+        for w in 0..total.div_ceil(4) {
+            let row = &self.regs.param[first + w];
+            let shift = 8 * (offset % 4);
+            for lane in 0..32 {
+                words[w][lane] = row[lane] >> shift;
+            }
+        }
+    }
+
+    fn store_call_param(&mut self, store: &Store, mask: u32, words: &Words) {
+        let total = store.bytes as usize * store.src.len();
+        let offset = store.address.offset as usize;
+        let first = self.regs.base.param as usize + offset / 4;
+        let (shift, keep) = match total {
+            1 => (8 * (offset % 4), 0xff),
+            2 => (8 * (offset % 4), 0xffff),
+            _ => (0, u32::MAX),
+        };
+        for w in 0..total.div_ceil(4) {
+            let row = &mut self.regs.param[first + w];
+            for lane in lanes(mask) {
+                row[lane] = row[lane] & !(keep << shift) | (words[w][lane] & keep) << shift;
+            }
+        }
+    }
+}
+
+/// Whether the accesses of a full warp ascend without overlap.
+#[inline(always)]
+fn ascending(at: &Row64, bytes: u32) -> bool {
+    let mut ok = true;
+    for i in 1..32 {
+        ok &= at[i] >= at[i - 1] + u64::from(bytes);
+    }
+    ok
+}
+
+#[cold]
+fn uninitialised(a: &Allocation, address: u64, bytes: u32, lane: usize) -> Box<Trouble> {
+    Trouble::new(
+        FaultKind::UninitialisedRead,
+        lane as u32,
+        format!(
+            "reads {bytes} bytes of global memory at 0x{address:x}, {} bytes into the {}-byte allocation at 0x{:x}, which nothing has written",
+            group(address - a.base),
+            group(a.bytes),
+            a.base
+        ),
+    )
+}
+
+fn load_param(
+    at: &Row64,
+    mask: u32,
+    bytes: u32,
+    words: &mut Words,
+    context: &Context,
+) -> Step<()> {
+    let size = context.arguments.len() as u64;
+    for lane in lanes(mask) {
+        let end = at[lane].saturating_add(u64::from(bytes));
+        if end > size {
+            return Err(outside("reads", "parameter", at[lane], bytes, size, lane));
+        }
+        let value = &context.arguments[at[lane] as usize..end as usize];
+        for (w, chunk) in value.chunks(4).enumerate() {
+            let mut word = [0; 4];
+            word[..chunk.len()].copy_from_slice(chunk);
+            words[w][lane] = u32::from_le_bytes(word);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,14 @@
+//! Execution: registers, warps, blocks, grids.
+
+pub(crate) mod access;
+pub(crate) mod async_copy;
+pub(crate) mod atomic;
+pub(crate) mod barrier;
+pub(crate) mod block;
+pub(crate) mod collective;
+pub(crate) mod context;
+pub(crate) mod grid;
+pub(crate) mod matrix;
+pub(crate) mod memory;
+pub(crate) mod regs;
+pub(crate) mod warp;

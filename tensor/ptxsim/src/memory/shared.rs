@@ -1,0 +1,329 @@
+//! A block's shared memory and its shadow: who wrote and read each word since which barrier, which
+//! bytes were ever written, which are the target of a `cp.async` still in flight.
+//!
+//! Order between warps is kept as vector clocks. Each warp has a clock that grows at every barrier it
+//! passes; `seen[w][v]` is the latest clock of warp v that warp w is ordered after. An earlier access
+//! stamped (v, clock) is ordered before warp w's current one exactly if `clock <= seen[w][v]`. Accesses
+//! of one warp are ordered by its program.
+
+use super::global::group;
+use crate::error::FaultKind;
+
+/// Shadow of one 4-byte word. A stamp packs clock, warp and byte mask; 0 means none.
+#[derive(Clone, Copy, Default)]
+struct Word {
+    write: u32,
+    read: u32,
+    /// A reader of another warp than `read`'s.
+    other_read: u32,
+    /// Bits 0–3: bytes written at some time. Bit 4: target of a copy in flight, by thread `>> 8`.
+    state: u32,
+}
+
+const IN_FLIGHT: u32 = 1 << 4;
+
+#[inline(always)]
+fn stamp(clock: u32, warp: u32, bytes: u32) -> u32 {
+    clock << 9 | warp << 4 | bytes
+}
+
+#[inline(always)]
+fn stamp_warp(stamp: u32) -> usize {
+    (stamp >> 4 & 31) as usize
+}
+
+/// Which checks apply to shared memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SharedChecks {
+    pub uninitialised: bool,
+    pub races: bool,
+    pub async_copies: bool,
+}
+
+/// What is wrong with an access.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    pub kind: FaultKind,
+    pub message: String,
+}
+
+/// Shared memory of one block.
+pub(crate) struct Shared {
+    data: Vec<u32>,
+    shadow: Vec<Word>,
+    pub bytes: u32,
+    checks: SharedChecks,
+    /// Clock of each warp.
+    clock: [u32; 32],
+    seen: Box<[[u32; 32]; 32]>,
+}
+
+impl Shared {
+    pub(crate) fn new(checks: SharedChecks) -> Self {
+        Self {
+            data: Vec::new(),
+            shadow: Vec::new(),
+            bytes: 0,
+            checks,
+            clock: [1; 32],
+            seen: Box::new([[0; 32]; 32]),
+        }
+    }
+
+    /// Starts a block: `bytes` of unwritten memory, warps that nothing orders yet.
+    pub(crate) fn reset(&mut self, bytes: u32) {
+        let words = bytes.div_ceil(4) as usize + 4;
+        self.bytes = bytes;
+        self.data.clear();
+        self.data.resize(words, 0);
+        self.shadow.clear();
+        if self.tracks() {
+            self.shadow.resize(words, Word::default());
+        }
+        self.clock = [1; 32];
+        *self.seen = [[0; 32]; 32];
+    }
+
+    fn tracks(&self) -> bool {
+        self.checks.uninitialised || self.checks.races || self.checks.async_copies
+    }
+
+    /// Whether accesses need [`Self::note_read`] and [`Self::note_write`] at all.
+    #[inline(always)]
+    pub(crate) fn shadowed(&self) -> bool {
+        !self.shadow.is_empty()
+    }
+
+    #[inline(always)]
+    pub(crate) fn word(&self, index: usize) -> u32 {
+        self.data[index]
+    }
+
+    #[inline(always)]
+    pub(crate) fn word_mut(&mut self, index: usize) -> &mut u32 {
+        &mut self.data[index]
+    }
+
+    /// Reads 1, 2 or 4 bytes at an aligned offset.
+    #[inline(always)]
+    pub(crate) fn load(&self, offset: usize, bytes: u32) -> u32 {
+        let word = self.data[offset / 4];
+        match bytes {
+            4 => word,
+            2 => word >> (8 * (offset & 2)) & 0xffff,
+            _ => word >> (8 * (offset & 3)) & 0xff,
+        }
+    }
+
+    /// Writes 1, 2 or 4 bytes at an aligned offset.
+    #[inline(always)]
+    pub(crate) fn store(&mut self, offset: usize, bytes: u32, value: u32) {
+        let word = &mut self.data[offset / 4];
+        match bytes {
+            4 => *word = value,
+            2 => {
+                let shift = 8 * (offset & 2);
+                *word = *word & !(0xffff << shift) | (value & 0xffff) << shift;
+            }
+            _ => {
+                let shift = 8 * (offset & 3);
+                *word = *word & !(0xff << shift) | (value & 0xff) << shift;
+            }
+        }
+    }
+
+    /// Checks a read of `bytes` bytes (1, 2, 4, 8 or 16, aligned) by `warp` and notes it.
+    #[inline(always)]
+    pub(crate) fn note_read(&mut self, offset: usize, bytes: u32, warp: u32) -> Result<(), Problem> {
+        let (mask, words) = extent(offset, bytes);
+        let now = stamp(self.clock[warp as usize], warp, mask);
+        let seen = &self.seen[warp as usize];
+        for index in offset / 4..offset / 4 + words {
+            let w = &mut self.shadow[index];
+            if w.state & (IN_FLIGHT | mask) != mask {
+                let w = *w;
+                self.read_problem(index, w, mask)?;
+            }
+            let w = &mut self.shadow[index];
+            let unordered = stamp_warp(w.write) != warp as usize
+                && w.write >> 9 > seen[stamp_warp(w.write)]
+                && w.write & mask != 0;
+            if unordered && self.checks.races {
+                return Err(race("reads", index, warp, "wrote", w.write));
+            }
+            if w.read & !15 == now & !15 {
+                w.read |= mask;
+            } else {
+                if stamp_warp(w.read) != warp as usize {
+                    w.other_read = w.read;
+                }
+                w.read = now;
+            }
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn read_problem(&self, index: usize, w: Word, mask: u32) -> Result<(), Problem> {
+        if w.state & IN_FLIGHT != 0 && self.checks.async_copies {
+            return Err(in_flight("reads", index, w));
+        }
+        if w.state & mask != mask && self.checks.uninitialised {
+            return Err(Problem {
+                kind: FaultKind::UninitialisedRead,
+                message: format!("reads shared memory at {}, which nothing has written", 4 * index),
+            });
+        }
+        Ok(())
+    }
+
+    /// Checks a write by `warp` and notes it.
+    #[inline(always)]
+    pub(crate) fn note_write(
+        &mut self,
+        offset: usize,
+        bytes: u32,
+        warp: u32,
+    ) -> Result<(), Problem> {
+        let (mask, words) = extent(offset, bytes);
+        let now = stamp(self.clock[warp as usize], warp, mask);
+        let seen = &self.seen[warp as usize];
+        for index in offset / 4..offset / 4 + words {
+            let w = &mut self.shadow[index];
+            if w.state & IN_FLIGHT != 0 && self.checks.async_copies {
+                return Err(in_flight("writes", index, *w));
+            }
+            if self.checks.races {
+                for (verb, earlier) in
+                    [("wrote", w.write), ("read", w.read), ("read", w.other_read)]
+                {
+                    let other = stamp_warp(earlier);
+                    if other != warp as usize && earlier >> 9 > seen[other] && earlier & mask != 0 {
+                        return Err(race("writes", index, warp, verb, earlier));
+                    }
+                }
+            }
+            w.write = if w.write & !15 == now & !15 { w.write | mask } else { now };
+            w.state = w.state & !ATOMIC | mask;
+        }
+        Ok(())
+    }
+
+    /// Checks an atomic operation by `warp` and notes it: atomics do not race with each other.
+    pub(crate) fn note_atomic(
+        &mut self,
+        offset: usize,
+        bytes: u32,
+        warp: u32,
+    ) -> Result<(), Problem> {
+        let (mask, words) = extent(offset, bytes);
+        for index in offset / 4..offset / 4 + words {
+            let w = self.shadow[index];
+            if w.state & (IN_FLIGHT | mask) != mask {
+                self.read_problem(index, w, mask)?;
+            }
+            if self.checks.races && w.state & ATOMIC == 0 {
+                self.note_write(4 * index, 4, warp)?;
+            }
+            let clock = self.clock[warp as usize];
+            let w = &mut self.shadow[index];
+            w.state |= ATOMIC | mask;
+            w.write = stamp(clock, warp, mask);
+        }
+        Ok(())
+    }
+
+    /// Notes that a `cp.async` of thread `thread` will write these bytes.
+    pub(crate) fn begin_copy(
+        &mut self,
+        offset: usize,
+        bytes: u32,
+        warp: u32,
+        thread: u32,
+    ) -> Result<(), Problem> {
+        self.note_write(offset, bytes, warp)?;
+        for index in offset / 4..offset / 4 + bytes.div_ceil(4) as usize {
+            self.shadow[index].state = self.shadow[index].state & 0xff | IN_FLIGHT | thread << 8;
+        }
+        Ok(())
+    }
+
+    /// The issuer has waited: the bytes are its to read, and others' after a barrier.
+    pub(crate) fn finish_copy(&mut self, offset: usize, bytes: u32, warp: u32) {
+        let clock = self.clock[warp as usize];
+        for index in offset / 4..offset / 4 + bytes.div_ceil(4) as usize {
+            let w = &mut self.shadow[index];
+            w.state &= !IN_FLIGHT;
+            w.write = stamp(clock, warp, 15);
+        }
+    }
+
+    /// `participants` have met at a barrier: what each did before is ordered before what all do after.
+    pub(crate) fn synchronise(&mut self, participants: u32) {
+        let mut joined = [0u32; 32];
+        for w in (0..32).filter(|w| participants >> w & 1 != 0) {
+            for (j, &s) in joined.iter_mut().zip(&self.seen[w]) {
+                *j = (*j).max(s);
+            }
+            joined[w] = joined[w].max(self.clock[w]);
+        }
+        for w in (0..32).filter(|w| participants >> w & 1 != 0) {
+            self.seen[w] = joined;
+            self.clock[w] += 1;
+        }
+    }
+
+    /// `from` has arrived at a barrier that `to` waits at: one direction only.
+    pub(crate) fn publish(&mut self, from: u32, to: u32) {
+        let mut joined = [0u32; 32];
+        for w in (0..32).filter(|w| from >> w & 1 != 0) {
+            for (j, &s) in joined.iter_mut().zip(&self.seen[w]) {
+                *j = (*j).max(s);
+            }
+            joined[w] = joined[w].max(self.clock[w]);
+            self.clock[w] += 1;
+        }
+        for w in (0..32).filter(|w| to >> w & 1 != 0) {
+            for (s, &j) in self.seen[w].iter_mut().zip(&joined) {
+                *s = (*s).max(j);
+            }
+        }
+    }
+}
+
+/// Bit of [`Word::state`]: last written by an atomic operation.
+const ATOMIC: u32 = 1 << 5;
+
+/// Byte mask within each word, and how many words.
+#[inline(always)]
+fn extent(offset: usize, bytes: u32) -> (u32, usize) {
+    match bytes {
+        1 => (1 << (offset & 3), 1),
+        2 => (3 << (offset & 2), 1),
+        _ => (15, bytes as usize / 4),
+    }
+}
+
+#[cold]
+fn race(verb: &str, index: usize, warp: u32, earlier_verb: &str, earlier: u32) -> Problem {
+    Problem {
+        kind: FaultKind::SharedRace,
+        message: format!(
+            "{verb} shared memory at {} in warp {warp}, which warp {} {earlier_verb} with no barrier in between",
+            group(4 * index as u64),
+            stamp_warp(earlier)
+        ),
+    }
+}
+
+#[cold]
+fn in_flight(verb: &str, index: usize, w: Word) -> Problem {
+    Problem {
+        kind: FaultKind::MissingWait,
+        message: format!(
+            "{verb} shared memory at {} while a cp.async of thread {} to it is in flight: a cp.async.wait_group must come first",
+            group(4 * index as u64),
+            w.state >> 8
+        ),
+    }
+}
