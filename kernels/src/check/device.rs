@@ -18,8 +18,6 @@ pub(crate) const SIMULATOR_RUNS: bool = false;
 pub(crate) const PENDING: &[&str] = &[
     "linear",
     "lora_linear",
-    "linear_cross_entropy",
-    "embedding",
     "rope",
     "swiglu",
     "geglu",

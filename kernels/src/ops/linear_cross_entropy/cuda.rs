@@ -64,6 +64,19 @@ pub(super) fn forward(
     weight: &Tensor,
     needs: &[bool],
 ) -> Result<(Vec<Tensor>, Saved)> {
+    let vocab = weight.shape().first().copied().unwrap_or(0);
+    let chunks = Chunks::choose(op.rows.len(), vocab, hidden.dtype());
+    forward_in(op, device, hidden, weight, needs, &chunks)
+}
+
+fn forward_in(
+    op: &LinearCrossEntropy,
+    device: &CudaDevice,
+    hidden: &Tensor,
+    weight: &Tensor,
+    needs: &[bool],
+    chunks: &Chunks,
+) -> Result<(Vec<Tensor>, Saved)> {
     let &[vocab, h] = weight.shape() else {
         return Err(Error::shape(NAME, "a weight [V, H]", weight.shape()));
     };
@@ -90,7 +103,6 @@ pub(super) fn forward(
     if r > 0 {
         let weight = head(device, weight, dtype)?;
         let weight = Matrix::of(NAME, &weight)?;
-        let chunks = Chunks::choose(r, vocab, dtype);
         let logits = Tensor::empty_on(&here, &[chunks.rows.min(r), chunks.pitch], chunks.dtype)?;
         let pitch_bytes = chunks.dtype.bytes_for(chunks.pitch);
         // The gradient of a row lies at the row's start, in the compute dtype.
@@ -199,5 +211,55 @@ mod tests {
         }
         // Equal chunks: 700 rows are not 655 and 45.
         assert_eq!(Chunks::choose(700, 32_000, BF16).rows, 352);
+    }
+
+    /// Chunks that vocabularies of 256k need, at a size the simulator runs: logits in the compute dtype, and
+    /// more chunks than one.
+    #[test]
+    fn narrow_logits_and_several_chunks_agree_with_the_cpu() {
+        use crate::check::random;
+        use medley_tensor::rng::Philox;
+        let device = crate::check::device::device();
+        let on = Device::Cuda(device.clone());
+        let (tokens, h, vocab, r) = (30, 24, 77, 41);
+        let mut rng = Philox::new(1, 9);
+        let op = LinearCrossEntropy {
+            rows: (0..r).map(|_| rng.below(tokens) as u32).collect(),
+            targets: (0..r).map(|_| rng.below(vocab) as u32).collect(),
+            weights: (0..r).map(|_| rng.uniform_f32() * 0.1).collect(),
+            expected_upstream: 1024.0,
+        };
+        for (dtype, logits, bound) in [
+            (DType::F32, DType::F32, 2e-5),
+            (DType::F16, DType::F32, 2e-3),
+            (DType::F16, DType::F16, 4e-3),
+            (DType::BF16, DType::BF16, 2e-2),
+        ] {
+            let round = |t: Tensor| t.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap();
+            let (x, w) = (round(random(&[tokens, h], 1, 0.5)), round(random(&[vocab, h], 2, 0.5)));
+            let (want, saved) = op.forward(&[&x, &w], &[true; 2]).unwrap();
+            let want_grads = op.backward(saved, &[Some(Tensor::scalar(512.0)), None], &[true; 2]).unwrap();
+
+            let chunks = Chunks { dtype: logits, rows: 16, pitch: vocab.next_multiple_of(PAD) };
+            let x = x.to_dtype(dtype).unwrap().to_device(&on).unwrap();
+            let w = w.to_device(&on).unwrap();
+            let (got, saved) = forward_in(&op, &device, &x, &w, &[true; 2], &chunks).unwrap();
+            let upstream = Tensor::scalar(512.0).to_device(&on).unwrap();
+            let got_grads = op.backward(saved, &[Some(upstream), None], &[true; 2]).unwrap();
+            let close = |what: &str, got: &Tensor, want: &Tensor| {
+                let (got, want) = (got.to_vec_f32().unwrap(), want.to_vec_f32().unwrap());
+                let most = want.iter().fold(1e-9f32, |a, x| a.max(x.abs()));
+                for (i, (g, w)) in got.iter().zip(&want).enumerate() {
+                    assert!((g - w).abs() <= bound * most, "{what} {i} in {dtype}/{logits}: {g} for {w}");
+                }
+            };
+            close("loss", &got[0], &want[0]);
+            close("nll", &got[1], &want[1]);
+            for (what, g, w) in [("dx", &got_grads[0], &want_grads[0]), ("dw", &got_grads[1], &want_grads[1])] {
+                close(what, g.as_ref().unwrap(), w.as_ref().unwrap());
+            }
+            assert_eq!(got_grads[0].as_ref().unwrap().dtype(), dtype);
+            assert_eq!(got_grads[1].as_ref().unwrap().dtype(), DType::F32);
+        }
     }
 }
