@@ -58,11 +58,14 @@ pub(crate) struct LowRank {
     pub(crate) scale: f32,
 }
 
-/// Where a product goes: contiguous rows of f32 or of the operands' dtype.
+/// Where a product goes: rows of f32 or of the operands' dtype.
 #[derive(Clone, Copy)]
 pub(crate) struct Target {
     pub(crate) address: u64,
     pub(crate) dtype: DType,
+    /// Elements from row to row, N or more; `None`: N. Up to three elements past a row's end, where it is padded
+    /// to whole fours, are overwritten.
+    pub(crate) ld: Option<usize>,
 }
 
 impl Target {
@@ -71,7 +74,12 @@ impl Target {
     /// # Errors
     /// When it is not on a GPU.
     pub(crate) fn of(t: &Tensor) -> Result<Target> {
-        Ok(Target { address: t.device_ptr()?, dtype: t.dtype() })
+        Ok(Target { address: t.device_ptr()?, dtype: t.dtype(), ld: None })
+    }
+
+    /// Elements from row to row of N elements.
+    fn ld(&self, n: usize) -> usize {
+        self.ld.unwrap_or(n)
     }
 }
 
@@ -146,7 +154,7 @@ fn gemv_arguments(
         u32_arg(op, "N", n)?,
         u32_arg(op, "K", a.cols)?,
         u32_arg(op, "the leading dimension of A", a.row_stride)?,
-        u32_arg(op, "N", n)?,
+        u32_arg(op, "the leading dimension of C", c.ld(n))?,
         KernelArg::F32(alpha),
         KernelArg::F32(options.beta),
     ];
@@ -216,7 +224,7 @@ impl<'a> Output<'a> {
             Some((buffer, ld)) => (KernelArg::Ptr(buffer.ptr()), NULL, 1.0, 0.0, *ld, self.m * ld, true),
             None => {
                 let f32 = self.c.dtype == DType::F32;
-                (KernelArg::Ptr(self.c.address), self.bias, self.alpha, self.beta, self.n, self.c_stride, f32)
+                (KernelArg::Ptr(self.c.address), self.bias, self.alpha, self.beta, self.c.ld(self.n), self.c_stride, f32)
             }
         }
     }
@@ -231,7 +239,7 @@ impl<'a> Output<'a> {
             u32_arg(self.op, "M", self.m)?,
             u32_arg(self.op, "N", self.n)?,
             u32_arg(self.op, "N", *ld)?,
-            u32_arg(self.op, "N", self.n)?,
+            u32_arg(self.op, "the leading dimension of C", self.c.ld(self.n))?,
             KernelArg::U64(self.c_stride as u64),
             u32_arg(self.op, "the number of splits", self.splits)?,
             KernelArg::F32(self.alpha),
@@ -251,7 +259,9 @@ fn writes_whole(c: Target, n: usize, options: &Options) -> Result<bool> {
     };
     let stride = options.batch.map_or(0, |(_, _, stride)| stride);
     let unit = 4 * c.dtype.bytes_for(1) as u64;
-    Ok(n.is_multiple_of(4) && c.address.is_multiple_of(unit) && bias_aligned && stride.is_multiple_of(4))
+    // Rows padded to whole fours take the elements past their end.
+    let whole = c.ld(n).is_multiple_of(4) && (n.is_multiple_of(4) || options.bias.is_none());
+    Ok(whole && c.address.is_multiple_of(unit) && bias_aligned && stride.is_multiple_of(4))
 }
 
 /// The tensor-core kernels; `b` is `[N, K]`.

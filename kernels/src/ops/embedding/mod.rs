@@ -18,9 +18,8 @@ use std::sync::Arc;
 pub struct Embedding {
     /// The row to take for each token, all below V.
     pub ids: Arc<[u32]>,
-    /// The dtype of the output: f32 on the CPU; f32, bf16 or f16 on a GPU, where it is the compute dtype
-    /// that the layers after it take over. `None`: f32 on the CPU, the weight's dtype on a GPU (f32 for
-    /// NF4).
+    /// The dtype of the output, f32 when `None`. On a GPU it may be bf16 or f16: the compute dtype that the
+    /// layers after it take over.
     pub output: Option<DType>,
 }
 
@@ -46,8 +45,7 @@ impl Op for Embedding {
             return Err(Error::value(Self::NAME, message));
         }
         if let Some(device) = weight.cuda_device() {
-            let default = if weight.dtype() == DType::Nf4 { DType::F32 } else { weight.dtype() };
-            let out = cuda::gather(device, weight, &self.ids, self.output.unwrap_or(default))?;
+            let out = cuda::gather(device, weight, &self.ids, self.output.unwrap_or(DType::F32))?;
             return Ok((vec![out], [v, h]));
         }
         if let Some(output) = self.output.filter(|d| *d != DType::F32) {

@@ -56,3 +56,43 @@ fn wrong_weights_are_errors() {
     let turned = Tensor::from_nf4(nf4).transpose(0, 1).unwrap();
     assert!(op.forward(&[&turned], &[false]).is_err());
 }
+
+/// Every table in every output dtype: a gather rounds once, so the CPU's rows rounded are what comes out.
+#[test]
+fn rows_of_any_table_in_any_compute_dtype() {
+    let device = crate::check::device::device();
+    let on = medley_tensor::device::Device::Cuda(device);
+    // Rows of 8 columns and more than a block's worth, ragged rows, one column.
+    for (v, h) in [(7, 8), (5, 2056), (6, 37), (3, 1)] {
+        let ids = ids(9, v);
+        for table in [DType::F32, DType::BF16, DType::F16] {
+            let w = random(&[v, h], 4, 1.0).to_dtype(table).unwrap();
+            let plain = Embedding { ids: ids.clone(), output: None };
+            let (want, _) = plain.forward(&[&w], &[true]).unwrap();
+            for output in [DType::F32, DType::BF16, DType::F16] {
+                let op = Embedding { ids: ids.clone(), output: Some(output) };
+                let (got, _) = op.forward(&[&w.to_device(&on).unwrap()], &[true]).unwrap();
+                assert_eq!(got[0].dtype(), output);
+                let want = want[0].to_dtype(output).unwrap();
+                assert_eq!(got[0].to_vec_f32().unwrap(), want.to_vec_f32().unwrap(), "[{v}, {h}] {table} {output}");
+            }
+        }
+    }
+    let on_cpu = Embedding { ids: ids(2, 3), output: Some(DType::BF16) };
+    assert!(on_cpu.forward(&[&random(&[3, 2], 1, 1.0)], &[false]).is_err());
+}
+
+/// The f32 gradient of the table is the CPU's bit for bit: both sum a row's tokens in their order.
+#[test]
+fn the_tables_gradient_has_the_cpus_bits() {
+    let on = medley_tensor::device::Device::Cuda(crate::check::device::device());
+    for (t, v, h) in [(60, 5, 16), (33, 40, 2056), (20, 7, 3)] {
+        let op = Embedding { ids: ids(t, v), output: None };
+        let dy = random(&[t, h], 6, 1.0);
+        let gradient = |dy: Tensor| {
+            let got = op.backward([v, h], &[Some(dy)], &[true]).unwrap();
+            got[0].as_ref().unwrap().to_vec_f32().unwrap()
+        };
+        assert_eq!(gradient(dy.to_device(&on).unwrap()), gradient(dy), "{t} tokens, [{v}, {h}]");
+    }
+}

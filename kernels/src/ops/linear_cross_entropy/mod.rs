@@ -9,9 +9,14 @@
 //! op returns: both gradients are formed while they are there, for the upstream gradient that is expected, and
 //! the backward pass only scales them (the idea of Liger Kernel's fused linear cross-entropy, arXiv 2410.10989).
 //!
+//! On a GPU the logits of a chunk are f32, or of the compute dtype where fewer than 128 f32 rows fit in 80 MiB
+//! (vocabularies above 163,840), and become dlogits of the compute dtype in place; a weight of another dtype
+//! (f32, NF4) is cast to the compute dtype once.
+//!
 //! Floor: compute-bound, 2·R·V·H operations for the logits and as many for each gradient wanted.
 
 pub(crate) mod cpu;
+mod cuda;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -28,7 +33,8 @@ const CHUNK_ELEMENTS: usize = 16 << 20;
 /// Fewer rows than this would leave the products bound by reading the weight.
 const MIN_CHUNK_ROWS: usize = 64;
 
-/// `(hidden [.., H] f32, weight [V, H] any float dtype) → (loss [] f32, nll [R] f32)`.
+/// `(hidden [.., H], weight [V, H] any float dtype) → (loss [] f32, nll [R] f32)`. `hidden` is f32 on the CPU and
+/// f32, bf16 or f16 on a GPU; its gradient has its dtype, the weight's is f32.
 ///
 /// `nll[j]` is the negative log-likelihood, in nats, of `targets[j]` at row `rows[j]` of `hidden` (leading
 /// dimensions flattened); `loss = Σ_j weights[j]·nll[j]`, summed in f64. Only `loss` is differentiable:
@@ -88,6 +94,9 @@ impl Op for LinearCrossEntropy {
     type Saved = Saved;
 
     fn forward(&self, inputs: &[&Tensor], needs: &[bool]) -> Result<(Vec<Tensor>, Saved)> {
+        if let Some(device) = inputs[0].cuda_device() {
+            return cuda::forward(self, device, inputs[0], inputs[1], needs);
+        }
         let (hidden, weight) = (inputs[0], matrix(Self::NAME, inputs[1])?);
         let (vocab, h) = (weight.rows(), weight.cols());
         if hidden.dtype() != DType::F32 {
@@ -153,6 +162,9 @@ impl Op for LinearCrossEntropy {
             return Err(Error::value(Self::NAME, message));
         }
         let Some(upstream) = &grads[0] else { return Ok(vec![None, None]) };
+        if let Some(device) = upstream.cuda_device() {
+            return cuda::backward(self, device, saved, upstream);
+        }
         let upstream = upstream.item()? / self.expected_upstream;
         let d_hidden = match &saved.d_rows {
             Some(d_rows) => {

@@ -7,7 +7,7 @@ use medley_tensor::rng::Philox;
 struct LossOnly(LinearCrossEntropy);
 
 impl Op for LossOnly {
-    const NAME: &'static str = "linear_cross_entropy (loss)";
+    const NAME: &'static str = LinearCrossEntropy::NAME;
     const ARITY: RangeInclusive<usize> = 2..=2;
     const OUTPUTS: usize = 1;
     const COST: Cost = Cost::Compute;

@@ -1,4 +1,7 @@
 use super::*;
+use crate::check::random;
+use medley_tensor::device::Device;
+use medley_tensor::{DType, Tensor};
 
 const START: [f64; 4] = [0.5, -1.25, 3.0, 0.0];
 
@@ -100,4 +103,108 @@ fn different_lengths_and_step_zero_are_errors() {
     assert!(e.contains("v has 2 elements, expected 3"), "{e}");
     assert_eq!(p, [0.0; 3]);
     assert!(settings(0, 1.0).update(&mut p, &[0.0; 3], &mut m, &mut [0.0; 3]).is_err());
+}
+
+/// Parameters of one model on one device.
+struct Model {
+    values: Vec<Tensor>,
+    moments: Vec<Moments>,
+    progress: Progress,
+}
+
+impl Model {
+    const SIZES: [usize; 4] = [4096 + 300, 37, CHUNK + 77, 1];
+
+    fn new(device: &Device, eight_bit: bool) -> Self {
+        let values: Vec<Tensor> = Self::SIZES
+            .iter()
+            .enumerate()
+            .map(|(i, n)| random(&[*n], i as u64, 1.0).to_device(device).unwrap())
+            .collect();
+        let moments = values.iter().map(|v| Moments::zeros(device, v.shape(), eight_bit).unwrap()).collect();
+        Model { values, moments, progress: Progress::default() }
+    }
+
+    fn step(&mut self, seed: u64, bad: Option<f32>, step: &Step) -> StepReport {
+        let device = self.values[0].device();
+        let grads: Vec<Tensor> = Self::SIZES
+            .iter()
+            .enumerate()
+            .map(|(i, n)| {
+                let mut g =
+                    random(&[*n], 100 * seed + i as u64, 0.02 * step.loss_scale as f32).to_vec_f32().unwrap();
+                if let Some(bad) = bad.filter(|_| i == 2) {
+                    g[*n - 3] = bad;
+                }
+                Tensor::from_vec(g, &[*n]).unwrap().to_device(&device).unwrap()
+            })
+            .collect();
+        let mut parameters: Vec<Parameter> = self
+            .values
+            .iter_mut()
+            .zip(&grads)
+            .zip(&mut self.moments)
+            .enumerate()
+            .map(|(i, ((value, grad), moments))| Parameter {
+                value,
+                grad,
+                moments,
+                weight_decay: if i == 1 { 0.0 } else { 0.1 },
+            })
+            .collect();
+        step.run(&mut parameters, &mut self.progress).unwrap()
+    }
+
+    fn bits(&self) -> Vec<u32> {
+        let moments = self.moments.iter().flat_map(Moments::parts).map(|(_, t)| t);
+        let bits = |t: &Tensor| -> Vec<u32> {
+            let t = t.to_device(&Device::Cpu).unwrap();
+            match t.dtype() {
+                DType::U8 => t.as_slice::<u8>().unwrap().iter().map(|b| u32::from(*b)).collect(),
+                _ => t.to_vec_f32().unwrap().into_iter().map(f32::to_bits).collect(),
+            }
+        };
+        self.values.iter().chain(moments).flat_map(bits).collect()
+    }
+}
+
+/// Parameters and moments after steps on the simulator are the CPU's bit for bit, with f32 and with 8-bit
+/// moments; a step with a gradient that is not finite changes nothing and does not count.
+#[test]
+fn steps_on_a_gpu_have_the_cpus_bits() {
+    let gpu = Device::Cuda(crate::check::device::device());
+    for eight_bit in [false, true] {
+        let (mut a, mut b) = (Model::new(&Device::Cpu, eight_bit), Model::new(&gpu, eight_bit));
+        for (seed, bad, max_norm, loss_scale) in
+            [(1, None, 0.0, 1.0), (2, Some(f32::NAN), 1.0, 512.0), (3, None, 1.0, 512.0)]
+        {
+            let step = Step { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, max_norm, loss_scale };
+            let before = (b.bits(), b.progress.made());
+            let (want, got) = (a.step(seed, bad, &step), b.step(seed, bad, &step));
+            assert_eq!(got.skipped, bad.is_some());
+            assert_eq!((want.skipped, a.progress.made()), (got.skipped, b.progress.made()));
+            if bad.is_none() {
+                assert!((got.grad_norm - want.grad_norm).abs() < 1e-12 * want.grad_norm);
+                assert!(max_norm == 0.0 || got.grad_norm > 2.0, "the step is to be clipped");
+            } else {
+                assert!(!got.grad_norm.is_finite());
+                assert!(before == (b.bits(), b.progress.made()), "a skipped step left a trace");
+            }
+            assert!(a.bits() == b.bits(), "step {seed}, 8 bits {eight_bit}");
+        }
+        assert_eq!(b.progress.made(), 2);
+        // Resumed from the count alone: the device's own is made anew.
+        b.progress = Progress::new(2);
+        let step = Step { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, max_norm: 0.0, loss_scale: 1.0 };
+        (a.step(4, None, &step), b.step(4, None, &step));
+        assert!(a.bits() == b.bits());
+    }
+}
+
+#[test]
+fn a_step_over_no_parameters_counts() {
+    let step = Step { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, max_norm: 1.0, loss_scale: 1.0 };
+    let mut progress = Progress::new(4);
+    let report = step.run(&mut [], &mut progress).unwrap();
+    assert_eq!((report, progress.made()), (StepReport { grad_norm: 0.0, skipped: false }, 5));
 }

@@ -1,4 +1,5 @@
 use super::*;
+use medley_tensor::DType;
 use medley_tensor::rng::Philox;
 
 #[test]
@@ -34,4 +35,35 @@ fn same_bits_on_any_thread_count() {
         pool.install(|| sum_of_squares(&[&g, &g[..77]]).to_bits())
     };
     assert_eq!(run(1), run(2));
+}
+
+#[test]
+fn the_norm_on_a_gpu() {
+    use crate::check::random;
+    use medley_tensor::device::Device;
+    let on = Device::Cuda(crate::check::device::device());
+    let grads: Vec<Tensor> =
+        [1, 300, 0, CHUNK + 77, 5].iter().enumerate().map(|(i, n)| random(&[*n], i as u64, 1e-3)).collect();
+    let norm = |grads: &[Tensor]| grad_norm(&grads.iter().collect::<Vec<_>>()).unwrap();
+    let there =
+        |grads: &[Tensor]| -> Vec<Tensor> { grads.iter().map(|g| g.to_device(&on).unwrap()).collect() };
+    let want = norm(&grads);
+    let gpu = there(&grads);
+    assert!((norm(&gpu) - want).abs() < 1e-13 * want, "{} for {want}", norm(&gpu));
+    assert_eq!(norm(&gpu).to_bits(), norm(&gpu).to_bits());
+    // A view that begins inside a 16-byte word.
+    let view = [gpu[3].narrow(0, 1, 1000).unwrap()];
+    let want = norm(&[grads[3].narrow(0, 1, 1000).unwrap()]);
+    assert!((norm(&view) - want).abs() < 1e-13 * want);
+    assert_eq!(norm(&there(&[Tensor::zeros(&[0], DType::F32).unwrap()])), 0.0);
+
+    let largest = there(&[Tensor::from_vec(vec![f32::MAX; 40], &[40]).unwrap()]);
+    assert!((norm(&largest) / (f64::from(f32::MAX) * 40f64.sqrt()) - 1.0).abs() < 1e-14);
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut g = vec![1.0f32; 50];
+        g[47] = bad;
+        assert!(!norm(&there(&[grads[1].clone(), Tensor::from_vec(g, &[50]).unwrap()])).is_finite(), "{bad}");
+    }
+    let half = grads[1].to_dtype(DType::F16).unwrap().to_device(&on).unwrap();
+    assert!(grad_norm(&[&half]).unwrap_err().to_string().contains("f16"));
 }
