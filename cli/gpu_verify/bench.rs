@@ -38,6 +38,7 @@ pub struct Bench {
     /// Which of the family, with its shape at full size.
     pub name: String,
     /// The yardstick's shape where a plain matrix product is one: `y [m, n] = x [m, k] · W [n, k]ᵀ`.
+    #[cfg_attr(not(feature = "cublas"), allow(dead_code))]
     pub gemm: Option<[usize; 3]>,
     work: Box<dyn Fn(Size) -> Work>,
     build: Box<dyn Fn(&Device, Size) -> Result<Runner>>,

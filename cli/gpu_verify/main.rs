@@ -15,6 +15,7 @@ mod speed;
 #[path = "../table.rs"]
 mod table;
 mod training;
+mod updates;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -58,9 +59,11 @@ fn run() -> Result<Vec<String>> {
         tables.push(table);
     };
     if options.runs("ops") {
-        let (table, found) = verify_ops(&device, options.quick)?;
-        show(table);
-        faults.extend(found);
+        for (table, found) in [verify_ops(&device, options.quick)?, updates::verify(&device, options.quick)?]
+        {
+            show(table);
+            faults.extend(found);
+        }
     }
     if options.runs("train") {
         let (table, found) = training::verify(&options.device, options.quick)?;

@@ -40,20 +40,30 @@ impl<'a> Clock<'a> {
     /// # Errors
     /// What `pass` reports, and a kernel that failed.
     pub fn time(&self, mut pass: impl FnMut() -> Result<()>) -> Result<Sample> {
-        let (driver, stream) = (self.device.driver(), self.device.stream());
         for _ in 0..2 {
             pass()?;
         }
         self.device.synchronize()?;
         let (mut times, began) = (vec![], Instant::now());
         while times.len() < 5 || (times.iter().sum::<f64>() < self.budget && began.elapsed().as_secs() < 20) {
-            driver.record(self.start, stream)?;
-            pass()?;
-            driver.record(self.end, stream)?;
-            driver.event_synchronize(self.end)?;
-            times.push(f64::from(driver.elapsed(self.start, self.end)?));
+            times.push(self.total(1, &mut pass)?);
         }
         Ok(Sample::of(times))
+    }
+
+    /// Milliseconds of `passes` passes one after another.
+    ///
+    /// # Errors
+    /// As [`Clock::time`].
+    pub fn total(&self, passes: u64, mut pass: impl FnMut() -> Result<()>) -> Result<f64> {
+        let (driver, stream) = (self.device.driver(), self.device.stream());
+        driver.record(self.start, stream)?;
+        for _ in 0..passes {
+            pass()?;
+        }
+        driver.record(self.end, stream)?;
+        driver.event_synchronize(self.end)?;
+        Ok(f64::from(driver.elapsed(self.start, self.end)?))
     }
 }
 

@@ -153,7 +153,9 @@ fn sequence(d: &mut Draw, cases: &mut Vec<Case>) -> Result<()> {
         cases.push(Case::new(Rope { table, positions: d.ids(t, 512) }, vec![(vec![t, 3, head], Activation)]));
     }
     let (v, h, t) = (d.size(), d.wide(), d.size());
-    cases.push(Case::new(Embedding { ids: d.ids(t, v) }, vec![(vec![v, h], Master)]));
+    for weight in [Master, Frozen] {
+        cases.push(Case::new(Embedding { ids: d.ids(t, v), output: None }, vec![(vec![v, h], weight)]));
+    }
     cases.push(Case::new(IndexSelect { indices: d.ids(t, v) }, vec![(vec![v, h], Activation)]));
     Ok(())
 }
