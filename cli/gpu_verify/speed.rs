@@ -2,9 +2,10 @@
 
 use anyhow::Result;
 use medley_tensor::device::{CudaDevice, Device};
+use ptxsim::roofline::CARDS;
 
 use crate::bench::{Bench, Size, benches};
-use crate::cards::Card;
+use crate::cards::{Peaks, simulated};
 use crate::measure::Clock;
 use crate::options::Options;
 use crate::predict::Predictor;
@@ -15,23 +16,22 @@ use crate::report::{Table, number};
 /// # Errors
 /// When a bench fails.
 pub fn table(device: &CudaDevice, options: &Options) -> Result<Table> {
-    if device.info().simulated { predicted() } else { measured(device, options) }
+    if device.info().simulated { predicted(device) } else { measured(device, options) }
 }
 
 /// What the simulator's counts make of every bench on the cards it knows.
-fn predicted() -> Result<Table> {
-    let predictor = Predictor::new((8, 0))?;
-    let cards = Predictor::cards();
-    let mut header = vec!["bench".to_owned(), "small shape's floor".into()];
-    header.extend(cards.iter().map(|card| format!("{card} ms")));
-    let note = "Predicted milliseconds at full size: the roofline of what the kernels did at a small shape, times the \
-                ratio of the two shapes' floors. No card was there.";
+fn predicted(device: &CudaDevice) -> Result<Table> {
+    let predictor = Predictor::new(device.info().compute_capability)?;
+    let mut header = vec!["bench".to_owned()];
+    header.extend(CARDS.iter().map(|card| format!("{} ms", card.name)));
+    let note = "Predicted milliseconds: the roofline of what the kernels did at a small shape, scaled to the shape in \
+                the name. No card was there.";
     let header: Vec<&str> = header.iter().map(String::as_str).collect();
     let mut table = Table::new("Benches, predicted", note, &header);
     for bench in benches() {
-        let prediction = predictor.predict(&bench)?;
-        let mut row = vec![title(&bench), work(&bench, Size::Small)];
-        row.extend(prediction.iter().map(|ms| number(*ms)));
+        let counted = predictor.count(&bench)?;
+        let mut row = vec![title(&bench)];
+        row.extend(CARDS.iter().map(|card| number(counted.on(card, Size::Full))));
         table.rows.push(row);
     }
     Ok(table)
@@ -40,7 +40,7 @@ fn predicted() -> Result<Table> {
 /// Times by events beside peak, prediction and cuBLAS.
 fn measured(device: &CudaDevice, options: &Options) -> Result<Table> {
     let info = device.info();
-    let card = Card::named(&info.name);
+    let (card, roofline) = (Peaks::named(&info.name), simulated(&info.name));
     let predictor = Predictor::new(info.compute_capability)?;
     let clock = Clock::new(device, if options.quick { 50.0 } else { 500.0 })?;
     let size = if options.quick { Size::Small } else { Size::Full };
@@ -72,8 +72,8 @@ fn measured(device: &CudaDevice, options: &Options) -> Result<Table> {
         device.trim()?;
         let work = bench.work(size);
         let share = card.map(|card| 100.0 * card.floor(work.flops, work.bytes) / sample.median);
-        let predicted = match card {
-            Some(card) => Some(predictor.on_card(&bench, card, size)?),
+        let predicted = match roofline {
+            Some(roofline) => Some(predictor.count(&bench)?.on(roofline, size)),
             None => None,
         };
         let optional = |value: Option<f64>| value.map_or("–".to_owned(), number);
@@ -94,11 +94,6 @@ fn measured(device: &CudaDevice, options: &Options) -> Result<Table> {
 
 fn title(bench: &Bench) -> String {
     format!("{} {}", bench.family, bench.name)
-}
-
-fn work(bench: &Bench, size: Size) -> String {
-    let work = bench.work(size);
-    format!("{} MFLOP, {} MB", number(work.flops / 1e6), number(work.bytes / 1e6))
 }
 
 /// Milliseconds of cuBLAS for the same product.
