@@ -216,6 +216,7 @@ fn cross_entropy() -> Bench {
                 rows: (0..t as u32).collect(),
                 targets: (0..t).map(|i| (i * 7919 % v) as u32).collect(),
                 weights: vec![1.0 / t as f32; t].into(),
+                expected_upstream: 1.0,
             };
             let one = Tensor::scalar(1.0).to_device(device)?;
             Ok(Box::new(move || {

@@ -108,6 +108,7 @@ fn matrices(d: &mut Draw, cases: &mut Vec<Case>) {
             rows: d.ids(r, t),
             targets: d.ids(r, v),
             weights: (0..r).map(|_| d.rng.uniform_f32()).collect(),
+            expected_upstream: if weight == Nf4 { 1024.0 } else { 1.0 },
         });
         cases.push(Case::new(labels, vec![(vec![t, h], Activation), (vec![v, h], weight)]));
     }
