@@ -14,7 +14,8 @@ fn words(bytes: &[u8]) -> &str {
 
 fn reports() -> Vec<std::ffi::OsString> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/gpu");
-    let mut names: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let mut names: Vec<_> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     names
 }
@@ -55,7 +56,8 @@ fn benches_are_predicted_on_the_simulator() {
     let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("gemm ")).collect();
     assert_eq!(rows.len(), 24, "{text}");
     for row in rows {
-        let times: Vec<f64> = row.split_whitespace().rev().take(5).map(|cell| cell.parse().unwrap()).collect();
+        let times: Vec<f64> =
+            row.split_whitespace().rev().take(5).map(|cell| cell.parse().unwrap()).collect();
         assert!(times.iter().all(|ms| *ms > 0.0), "{row}");
     }
 }

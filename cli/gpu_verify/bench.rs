@@ -69,6 +69,7 @@ pub fn benches() -> Vec<Bench> {
             }
         }
     }
+    all.push(dequantise());
     for length in [2048, 4096] {
         for backward in [false, true] {
             all.push(attention(length, backward));
@@ -111,6 +112,28 @@ fn gemm(m: usize, n: usize, k: usize, weight: DType) -> Bench {
             let (m, n, k) = shape(size);
             let (x, w) = (plain(device, &[m, k], 1)?, weight_on(device, n, k, weight, 2)?);
             Ok(Box::new(move || Ok(drop(Linear {}.forward(&[&x, &w], &[false, false])?))))
+        }),
+    }
+}
+
+/// The weight of a training shape, written out in bf16 before a dense product.
+fn dequantise() -> Bench {
+    let shape = |size| match size {
+        Size::Full => (11_008, 4096),
+        Size::Small => (256, 1024),
+    };
+    Bench {
+        family: "memory bound",
+        name: "nf4 dequantise 11008×4096".into(),
+        gemm: None,
+        work: Box::new(move |size| {
+            let (n, k) = shape(size);
+            Work { flops: 0.0, bytes: weight_bytes(n * k, DType::Nf4) + weight_bytes(n * k, DType::BF16) }
+        }),
+        build: Box::new(move |device, size| {
+            let (n, k) = shape(size);
+            let w = weight_on(device, n, k, DType::Nf4, 1)?;
+            Ok(Box::new(move || Ok(drop(medley_kernels::updates::nf4::dequantize_tensor(&w, DType::BF16)?))))
         }),
     }
 }

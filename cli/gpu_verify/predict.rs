@@ -67,6 +67,9 @@ impl Counted {
         let mut counts = counts.clone();
         counts.blocks = counts.launches.max(1) * u64::from(card.multiprocessors);
         let parts = roofline::predict(&counts, card).parts;
-        parts.iter().map(|part| part.seconds * if part.unit == "DRAM" { bytes } else { work }).fold(0.0, f64::max)
+        parts
+            .iter()
+            .map(|part| part.seconds * if part.unit == "DRAM" { bytes } else { work })
+            .fold(0.0, f64::max)
     }
 }

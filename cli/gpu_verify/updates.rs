@@ -1,9 +1,11 @@
-//! The optimizer's step against the CPU: three updates with clipping and loss scaling, and one that overflows.
+//! What happens outside the graph against the CPU: the optimizer's step (three updates with clipping and loss scaling,
+//! and one that overflows), and NF4.
 
 use anyhow::{Result, ensure};
 use medley_kernels::updates::adamw::{Moments, Parameter, Progress, Step, StepReport};
-use medley_tensor::Tensor;
+use medley_kernels::updates::nf4::{dequantize_tensor, quantize_tensor};
 use medley_tensor::device::Device;
+use medley_tensor::{DType, Tensor};
 
 use crate::compare::random;
 use crate::report::{Table, number};
@@ -18,7 +20,7 @@ fn shapes(quick: bool) -> [Vec<usize>; 3] {
 ///
 /// # Errors
 /// What a step reports.
-pub fn verify(device: &Device, quick: bool) -> Result<(Table, Vec<String>)> {
+pub fn verify_optimizer(device: &Device, quick: bool) -> Result<(Table, Vec<String>)> {
     let note = "Largest difference between device and CPU in any parameter after three steps, as a share of the \
                 largest step a parameter took; of the gradients' norm; and whether a step with an infinite gradient \
                 was skipped.";
@@ -55,6 +57,31 @@ pub fn verify(device: &Device, quick: bool) -> Result<(Table, Vec<String>)> {
         }
         let skipped = if as_wanted { "yes" } else { "NO" };
         table.rows.push(vec![name.into(), number(parameters), number(norm), skipped.into()]);
+    }
+    Ok((table, faults))
+}
+
+/// Quantises and dequantises on both sides; the table, and what is off. The codes must be the same.
+///
+/// # Errors
+/// What either reports.
+pub fn verify_nf4(device: &Device, quick: bool) -> Result<(Table, Vec<String>)> {
+    let rows = if quick { 5 } else { 500 };
+    let note = "Elements whose value after quantising and dequantising is not the CPU's, bit for bit.";
+    let mut table = Table::new("NF4 against the CPU", note, &["scales", "elements", "different"]);
+    let mut faults = vec![];
+    for (name, double) in [("f32", false), ("double quantised", true)] {
+        let values = random(&[rows, 1024 + 64], 7)?;
+        let there_and_back = |values: &Tensor| -> Result<Vec<f32>> {
+            Ok(dequantize_tensor(&quantize_tensor(values, double)?, DType::F32)?.to_vec_f32()?)
+        };
+        let (cpu, got) = (there_and_back(&values)?, there_and_back(&values.to_device(device)?)?);
+        ensure!(cpu.len() == got.len(), "{} elements on the CPU, {} on the device", cpu.len(), got.len());
+        let different = cpu.iter().zip(&got).filter(|(cpu, got)| cpu.to_bits() != got.to_bits()).count();
+        if different > 0 {
+            faults.push(format!("NF4 with {name} scales: {different} of {} elements differ", cpu.len()));
+        }
+        table.rows.push(vec![name.into(), cpu.len().to_string(), different.to_string()]);
     }
     Ok((table, faults))
 }
@@ -109,8 +136,10 @@ mod tests {
 
     #[test]
     fn the_cpu_agrees_with_itself() {
-        let (table, faults) = verify(&Device::Cpu, true).unwrap();
+        let (table, faults) = verify_optimizer(&Device::Cpu, true).unwrap();
         assert_eq!(faults, Vec::<String>::new());
         assert_eq!(table.rows[0], ["f32", "0", "0", "yes"]);
+        let (table, faults) = verify_nf4(&Device::Cpu, true).unwrap();
+        assert_eq!((table.rows[1][2].as_str(), faults.len()), ("0", 0));
     }
 }
