@@ -95,7 +95,7 @@ fn weight_bytes(elements: usize, dtype: DType) -> f64 {
 fn gemm(m: usize, n: usize, k: usize, weight: DType) -> Bench {
     let shape = move |size| match size {
         Size::Full => (m, n, k),
-        Size::Small => (m.min(128), n / 16, k / 16),
+        Size::Small => (m.min(256), n / 16, k / 16),
     };
     Bench {
         family: "gemm",
