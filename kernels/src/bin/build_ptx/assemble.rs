@@ -1,8 +1,9 @@
 //! PTX to machine code by ptxas, for what it says about registers, local memory and spills.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::occupancy::Arch;
 use crate::{Error, Result, read};
@@ -39,12 +40,21 @@ pub fn ptxas(toolkit: &Path) -> Result<PathBuf> {
     if program.is_file() { Ok(program) } else { Err(Error::Toolkit { missing: program }) }
 }
 
-/// The kernels of a PTX file, in its order.
-pub fn entries(file: &Path) -> Result<Vec<Entry>> {
-    Ok(parse_entries(&read(file)?))
+/// The modules that a PTX file stands for: its text and, where it has bf16 kernels and none of f16, the twin that the
+/// launcher makes of it by exchanging the names of the types.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn modules(file: &Path) -> Result<Vec<String>> {
+    let text = read(file)?;
+    let names: Vec<String> = parse_entries(&text).into_iter().map(|entry| entry.name).collect();
+    let halves = |suffix: &str| names.iter().any(|name| name.ends_with(suffix));
+    let twin = (halves("_bf16") && !halves("_f16")).then(|| text.replace("bf16", "f16"));
+    Ok(std::iter::once(text).chain(twin).collect())
 }
 
-fn parse_entries(ptx: &str) -> Vec<Entry> {
+/// The kernels of a PTX module, in its order.
+pub fn parse_entries(ptx: &str) -> Vec<Entry> {
     let externs: Vec<&str> = ptx
         .lines()
         .filter(|line| line.starts_with(".extern .shared"))
@@ -73,16 +83,23 @@ fn uses(line: &str, symbol: &str) -> bool {
     line.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '$')).any(|word| word == symbol)
 }
 
-/// Assembles `file` for `arch`: what each of its kernels needs, by name.
+/// Assembles `module`, the text of `file` or its twin, for `arch`: what each of its kernels needs, by name.
 ///
 /// # Errors
-/// ptxas does not start, or refuses the file (the error carries what it says).
-pub fn assemble(ptxas: &Path, file: &Path, arch: &Arch) -> Result<BTreeMap<String, Resources>> {
-    let output = Command::new(ptxas)
-        .args([&format!("-arch={}", arch.name), "-v", "-o", "/dev/null"])
-        .arg(file)
-        .output()
-        .map_err(|source| Error::Io { file: ptxas.to_path_buf(), source })?;
+/// ptxas does not start, or refuses the module (the error carries what it says).
+pub fn assemble(ptxas: &Path, file: &Path, module: &str, arch: &Arch) -> Result<BTreeMap<String, Resources>> {
+    let io = |source| Error::Io { file: ptxas.to_path_buf(), source };
+    let mut child = Command::new(ptxas)
+        .args([&format!("-arch={}", arch.name), "-v", "-o", "/dev/null", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(io)?;
+    if let Some(mut input) = child.stdin.take() {
+        input.write_all(module.as_bytes()).map_err(io)?;
+    }
+    let output = child.wait_with_output().map_err(io)?;
     let report = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
         return Err(Error::Assemble {

@@ -45,25 +45,12 @@ impl Compiler {
         }
     }
 
-    /// The PTX text of one source file, without the lines that name a build of the compiler, empty lines and the
-    /// comments around inline assembly, which are a fifth of a tensor-core kernel's text.
+    /// The PTX text of one source file, [`compact`].
     ///
     /// # Errors
     /// The file cannot be read, or NVRTC refuses it: the error carries NVRTC's own log.
     pub fn ptx(&self, source: &Path) -> Result<String> {
-        let ptx = self.nvrtc(&read(source)?, source)?;
-        let noise = |line: &str| {
-            line.starts_with("// Compiler Build ID:")
-                || matches!(line.trim(), "" | "// begin inline asm" | "// end inline asm")
-        };
-        Ok(ptx.lines().filter(|line| !noise(line)).fold(
-            String::with_capacity(ptx.len()),
-            |mut text, line| {
-                text.push_str(line.trim_end());
-                text.push('\n');
-                text
-            },
-        ))
+        Ok(compact(&self.nvrtc(&read(source)?, source)?))
     }
 
     fn nvrtc(&self, text: &str, source: &Path) -> Result<String> {
@@ -90,6 +77,24 @@ impl Compiler {
     }
 }
 
+/// PTX as it is checked in: the comment that names the release, then the code without comments, blank lines and runs
+/// of white space. That is a sixth less to keep, and nothing names the build of the compiler.
+fn compact(ptx: &str) -> String {
+    let mut text = format!("// NVRTC, {RELEASE}\n");
+    for line in ptx.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if words.first().is_none_or(|word| word.starts_with("//")) {
+            continue;
+        }
+        if line.starts_with(['\t', ' ']) {
+            text.push('\t');
+        }
+        text += &words.join(" ");
+        text.push('\n');
+    }
+    text
+}
+
 /// The NVRTC of a toolkit folder.
 pub fn library(toolkit: &Path) -> PathBuf {
     toolkit.join("lib/libnvrtc.so")
@@ -106,4 +111,18 @@ pub fn search_path(toolkit: &Path, now: Option<&OsStr>) -> Option<std::ffi::OsSt
         return None;
     }
     std::env::join_paths(std::iter::once(wanted).chain(now)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compact_ptx_keeps_every_instruction() {
+        let ptx = "//\n// Compiler Build ID: CL-1\n\n.version 8.4\n{\n\tand.b32  \t%r1, %r2, 24;\n\t// begin inline asm\n\
+                   \tcp.async.commit_group;\n\t// end inline asm\n\n$L__BB0_1:\n\tret;  \n}\n";
+        let code =
+            ".version 8.4\n{\n\tand.b32 %r1, %r2, 24;\n\tcp.async.commit_group;\n$L__BB0_1:\n\tret;\n}\n";
+        assert_eq!(compact(ptx), format!("// NVRTC, {RELEASE}\n{code}"));
+    }
 }

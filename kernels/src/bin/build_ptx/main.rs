@@ -233,18 +233,24 @@ fn assemble_all(root: &Path, plan: &Plan) -> Result<String> {
     let ptxas = assemble::ptxas(&plan.toolkit)?;
     let notes = table::Notes::read(&root.join(table::NOTES))?;
     let files = kernel_files(root, "ptx")?;
-    let jobs: Vec<_> =
-        files.iter().flat_map(|file| occupancy::ARCHS.iter().map(move |arch| (file, arch))).collect();
-    let mut resources =
-        in_parallel(&jobs, |(file, arch)| assemble::assemble(&ptxas, file, arch))?.into_iter();
-    let mut assembled = Vec::new();
+    let mut modules = Vec::new();
     for file in &files {
-        assembled.push(table::Assembled {
-            file: relative(file, root),
-            entries: assemble::entries(file)?,
-            resources: resources.by_ref().take(occupancy::ARCHS.len()).collect(),
-        });
+        modules.extend(assemble::modules(file)?.into_iter().map(|text| (file, text)));
     }
+    let jobs: Vec<_> = modules
+        .iter()
+        .flat_map(|(file, text)| occupancy::ARCHS.iter().map(move |arch| (*file, text, arch)))
+        .collect();
+    let mut resources =
+        in_parallel(&jobs, |(file, text, arch)| assemble::assemble(&ptxas, file, text, arch))?.into_iter();
+    let assembled: Vec<table::Assembled> = modules
+        .iter()
+        .map(|(file, text)| table::Assembled {
+            file: relative(file, root),
+            entries: assemble::parse_entries(text),
+            resources: resources.by_ref().take(occupancy::ARCHS.len()).collect(),
+        })
+        .collect();
     let new = table::render(&assembled, &notes)?;
     let target = root.join(table::TABLE);
     if plan.check {

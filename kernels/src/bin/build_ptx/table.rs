@@ -77,9 +77,9 @@ fn fits(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// One PTX file, assembled for every architecture of [`ARCHS`].
+/// One PTX module, assembled for every architecture of [`ARCHS`].
 pub struct Assembled {
-    /// Its path in the workspace.
+    /// The file it is in, or is the f16 twin of; its path in the workspace.
     pub file: String,
     /// Its kernels.
     pub entries: Vec<Entry>,
@@ -111,12 +111,17 @@ pub fn render(files: &[Assembled], notes: &Notes) -> Result<String> {
     let mut text = HEAD.to_owned();
     let mut faults = Vec::new();
     let (mut kernels, mut reasons) = (0, Vec::new());
+    let mut titled = "";
     for Assembled { file, entries, resources } in files {
-        let _ = write!(
-            text,
-            "\n## {file}\n\n| kernel | threads | shared | registers | local | spills | occupancy % |\n\
-             |---|---|---|---|---|---|---|\n"
-        );
+        // A twin's rows follow its file's.
+        if titled != file {
+            let _ = write!(
+                text,
+                "\n## {file}\n\n| kernel | threads | shared | registers | local | spills | occupancy % |\n\
+                 |---|---|---|---|---|---|---|\n"
+            );
+            titled = file;
+        }
         for entry in entries {
             let name = &entry.name;
             kernels += 1;
@@ -175,7 +180,7 @@ pub fn render(files: &[Assembled], notes: &Notes) -> Result<String> {
     if !reasons.is_empty() {
         let _ = write!(text, "\n## Reasons for spills\n\n{}", reasons.concat());
     }
-    let _ = write!(text, "\n{kernels} kernels, {} PTX files.\n", files.len());
+    let _ = write!(text, "\n{kernels} kernels in {} modules.\n", files.len());
     Ok(text)
 }
 

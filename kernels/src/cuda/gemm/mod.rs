@@ -9,8 +9,8 @@ mod tests;
 
 pub(crate) use nf4::{dequantize, nf4_product};
 pub(crate) use operand::Matrix;
-pub use schedule::{LoraSchedule, Nf4Schedule};
 pub(crate) use schedule::{FUSED_RANK, Tile};
+pub use schedule::{LoraSchedule, Nf4Schedule};
 
 use super::{blocks_for, launch, ptx, suffix, u32_arg, upload};
 use medley_tensor::device::{CudaDevice, Device, DeviceBuffer, KernelArg, Ptx};
@@ -132,7 +132,9 @@ fn is_gemv(a: Matrix, b: Matrix) -> bool {
 fn bias_arg(op: &'static str, options: &Options) -> Result<KernelArg> {
     match options.bias {
         None => Ok(NULL),
-        Some(bias) if bias.dtype() == DType::F32 && bias.is_contiguous() => Ok(KernelArg::Ptr(bias.device_ptr()?)),
+        Some(bias) if bias.dtype() == DType::F32 && bias.is_contiguous() => {
+            Ok(KernelArg::Ptr(bias.device_ptr()?))
+        }
         Some(bias) => Err(Error::dtype(op, "a contiguous f32 bias", bias.dtype())),
     }
 }
@@ -161,7 +163,15 @@ fn gemv_arguments(
     Ok((arguments, [blocks_for(op, n, 8)?, 1, 1]))
 }
 
-fn gemv(op: &'static str, device: &CudaDevice, alpha: f32, a: Matrix, b: Matrix, c: Target, options: Options) -> Result<()> {
+fn gemv(
+    op: &'static str,
+    device: &CudaDevice,
+    alpha: f32,
+    a: Matrix,
+    b: Matrix,
+    c: Target,
+    options: Options,
+) -> Result<()> {
     let (mut arguments, grid) = gemv_arguments(op, alpha, a, b.rows, c, &options)?;
     arguments.extend([KernelArg::Ptr(b.address), u32_arg(op, "the leading dimension of B", b.row_stride)?]);
     launch(device, &GEMV, &format!("gemv_{}", suffix(op, a.dtype)?), grid, [128, 1, 1], 0, &arguments)
@@ -207,14 +217,12 @@ impl<'a> Output<'a> {
         splits: usize,
         direct: bool,
     ) -> Result<Self> {
-        let (batch, c_stride) = options.batch.map_or((1, m * n), |(starts, _, stride)| (starts.len(), stride));
+        let (batch, c_stride) =
+            options.batch.map_or((1, m * n), |(starts, _, stride)| (starts.len(), stride));
         let bias = bias_arg(op, options)?;
         let ld = n.next_multiple_of(4);
-        let partials = if splits > 1 || !direct {
-            Some((device.alloc(batch * splits * m * ld * 4)?, ld))
-        } else {
-            None
-        };
+        let partials =
+            if splits > 1 || !direct { Some((device.alloc(batch * splits * m * ld * 4)?, ld)) } else { None };
         Ok(Output { op, device, m, n, batch, c, alpha, beta: options.beta, bias, c_stride, splits, partials })
     }
 
@@ -265,7 +273,15 @@ fn writes_whole(c: Target, n: usize, options: &Options) -> Result<bool> {
 }
 
 /// The tensor-core kernels; `b` is `[N, K]`.
-fn dense(op: &'static str, device: &CudaDevice, alpha: f32, a: Matrix, b: Matrix, c: Target, options: Options) -> Result<()> {
+fn dense(
+    op: &'static str,
+    device: &CudaDevice,
+    alpha: f32,
+    a: Matrix,
+    b: Matrix,
+    c: Target,
+    options: Options,
+) -> Result<()> {
     let name = suffix(op, a.dtype)?;
     let (m, n, k) = (a.rows, b.rows, a.cols);
     let b_order = b.order().unwrap_or(Order::KMajor);
@@ -290,13 +306,15 @@ fn dense(op: &'static str, device: &CudaDevice, alpha: f32, a: Matrix, b: Matrix
     if let Some((a2, b2)) = options.second {
         if (a2.rows, b2.rows, b2.cols) != (m, a2.cols, n) {
             let got = [b2.rows, b2.cols];
-            return Err(Error::shape(op, format!("a second pair [{m}, K2], [K2, {n}], the first being [{}, {}]", a2.rows, a2.cols), &got));
+            return Err(Error::shape(
+                op,
+                format!("a second pair [{m}, K2], [K2, {n}], the first being [{}, {}]", a2.rows, a2.cols),
+                &got,
+            ));
         }
         k2 = a2.cols;
-        second = [
-            Some(aligned(op, device, a2, a_order, &[])?),
-            Some(aligned(op, device, b2.t(), b_order, &[])?),
-        ];
+        second =
+            [Some(aligned(op, device, a2, a_order, &[])?), Some(aligned(op, device, b2.t(), b_order, &[])?)];
     }
     let mut low_arguments = vec![NULL, KernelArg::U32(0), NULL, KernelArg::F32(0.0)];
     let mut low_copy = None;
@@ -376,7 +394,15 @@ fn z_extent(op: &'static str, n: usize) -> Result<u32> {
     Err(Error::value(op, format!("a batch of {n} matrices; 65535 can be multiplied at once")))
 }
 
-fn f32_product(op: &'static str, device: &CudaDevice, alpha: f32, a: Matrix, b: Matrix, c: Target, options: Options) -> Result<()> {
+fn f32_product(
+    op: &'static str,
+    device: &CudaDevice,
+    alpha: f32,
+    a: Matrix,
+    b: Matrix,
+    c: Target,
+    options: Options,
+) -> Result<()> {
     if options.second.is_some() || options.low.is_some() {
         return Err(Error::dtype(op, "bf16 or f16 operands for a product in two parts", a.dtype));
     }

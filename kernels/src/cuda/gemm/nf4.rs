@@ -2,7 +2,10 @@
 
 use super::operand::{Order, aligned};
 use super::schedule::{Nf4Schedule, thin_splits};
-use super::{GEMV, GEMV_ROWS, Matrix, NULL, Options, Output, Target, gemv_arguments, is_gemv, product, writes_whole, z_extent};
+use super::{
+    GEMV, GEMV_ROWS, Matrix, NULL, Options, Output, Target, gemv_arguments, is_gemv, product, writes_whole,
+    z_extent,
+};
 use crate::cuda::{blocks_for, launch, ptx, suffix, u32_arg};
 use medley_tensor::device::{CudaAbsmax, CudaDevice, CudaNf4, Device, KernelArg, Ptx};
 use medley_tensor::{DType, Error, Result, Tensor};
@@ -28,7 +31,12 @@ fn scale_arguments(matrix: &CudaNf4) -> [KernelArg; 5] {
 ///
 /// # Errors
 /// For other dtypes, and when device memory runs out.
-pub(crate) fn dequantize(op: &'static str, device: &CudaDevice, matrix: &CudaNf4, dtype: DType) -> Result<Tensor> {
+pub(crate) fn dequantize(
+    op: &'static str,
+    device: &CudaDevice,
+    matrix: &CudaNf4,
+    dtype: DType,
+) -> Result<Tensor> {
     let out = Tensor::empty_on(&Device::Cuda(device.clone()), &[matrix.rows, matrix.cols], dtype)?;
     let n = matrix.rows * matrix.cols;
     let mut arguments = vec![KernelArg::Ptr(matrix.codes.ptr())];
@@ -57,7 +65,11 @@ pub(crate) fn nf4_product(
 ) -> Result<()> {
     let (n, k) = if transposed { (weight.rows, weight.cols) } else { (weight.cols, weight.rows) };
     if x.cols != k {
-        return Err(Error::shape(op, format!("rows of {k} for a weight {:?}", [weight.rows, weight.cols]), &[x.rows, x.cols]));
+        return Err(Error::shape(
+            op,
+            format!("rows of {k} for a weight {:?}", [weight.rows, weight.cols]),
+            &[x.rows, x.cols],
+        ));
     }
     if x.rows == 0 || n == 0 {
         return Ok(());
@@ -78,7 +90,10 @@ pub(crate) fn nf4_product(
     }
     let chosen = match schedule {
         Some(Nf4Schedule::Fused) if x.dtype == DType::F32 || !whole_blocks => {
-            let message = format!("the fused NF4 kernel takes bf16 or f16 and columns in multiples of 64, this is {name} and {}", weight.cols);
+            let message = format!(
+                "the fused NF4 kernel takes bf16 or f16 and columns in multiples of 64, this is {name} and {}",
+                weight.cols
+            );
             return Err(Error::value(op, message));
         }
         Some(schedule) => schedule,

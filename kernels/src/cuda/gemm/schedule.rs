@@ -55,7 +55,14 @@ pub(super) const DEPTH: usize = 32;
 /// pipeline, writing C), the small tile 0.55 of that a tile (half the mma, three quarters of the ldmatrix). Blocks of
 /// one multiprocessor share its tensor cores, so the time is rounds of one block each. Splits write and read f32
 /// partials: about 640 of them a unit and multiprocessor at 10 bytes a clock (A100), and a launch of 5 units.
-pub(super) fn plan(m: usize, n: usize, depth: usize, batch: usize, processors: usize, tiles: &[Tile]) -> Plan {
+pub(super) fn plan(
+    m: usize,
+    n: usize,
+    depth: usize,
+    batch: usize,
+    processors: usize,
+    tiles: &[Tile],
+) -> Plan {
     let mut best = (f64::INFINITY, Plan { tile: Tile::Large, splits: 1 });
     for &tile in tiles {
         let blocks = m.div_ceil(tile.rows()) * n.div_ceil(Tile::COLUMNS) * batch;
@@ -104,7 +111,8 @@ impl LoraSchedule {
     /// operations a byte (a card's tensor rate over its bandwidth: 76 on a 3090, 165 on a 4090, 200 on an A100):
     /// `2·M·K·r · (N/128) / 150` against `2·M·K + 5 MB` (5 µs at 1 TB/s), r rounded up to 32.
     pub(crate) fn choose(m: usize, n: usize, k: usize, rank: usize) -> LoraSchedule {
-        let repeated = 2.0 * (m * k) as f64 * rank.next_multiple_of(32) as f64 * n.div_ceil(128) as f64 / 150.0;
+        let repeated =
+            2.0 * (m * k) as f64 * rank.next_multiple_of(32) as f64 * n.div_ceil(128) as f64 / 150.0;
         let fused = rank <= FUSED_RANK && repeated < 2.0 * (m * k) as f64 + 5e6;
         if fused { LoraSchedule::Fused } else { LoraSchedule::TwoStep }
     }

@@ -38,8 +38,9 @@ __device__ __forceinline__ double power(double x, u64 n) {
 
 // One thread. `total` is Σ g² of the scaled gradients; `inverse_scale` undoes the loss scale; `max_norm` 0
 // clips nothing.
-extern "C" __global__ void adamw_control_f32(Control *control, const double *total, double inverse_scale,
-                                             double max_norm, double lr, double beta1, double beta2) {
+extern "C" __global__ void __launch_bounds__(32)
+adamw_control_f32(Control *control, const double *total, double inverse_scale,
+                  double max_norm, double lr, double beta1, double beta2) {
     const double sum = *total, norm = __dmul_rn(sqrt(sum), inverse_scale);
     const bool finite = sum < __longlong_as_double(0x7ff0000000000000ull);
     float clip = 1.0f;
