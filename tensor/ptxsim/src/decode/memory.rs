@@ -216,7 +216,7 @@ impl Body<'_, '_> {
             src.push(reg);
         }
         let located = self.address(at)?;
-        if located.space == Some(Space::Const) {
+        if space == Some(Space::Const) || located.space == Some(Space::Const) {
             return Err("constant memory cannot be written".to_string());
         }
         let place = self.place(space, &located)?;

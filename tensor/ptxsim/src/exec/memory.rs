@@ -402,9 +402,7 @@ impl Warp {
     ) -> Step<()> {
         match shared.note_write(offset, bytes, self.index) {
             Ok(()) => Ok(()),
-            Err(problem) if problem.rewrite => {
-                self.note_rewrite(offset, bytes, lane, words, shared)
-            }
+            Err(problem) if problem.rewrite => self.note_rewrite(offset, bytes, lane, words, shared),
             Err(problem) => Err(Trouble::new(problem.kind, lane as u32, problem.message)),
         }
     }
