@@ -274,6 +274,11 @@ impl Gpu {
                 symbols.insert(v.name.clone(), address);
             }
         }
+        for function in &module.file.functions {
+            if let Some(address) = module.file.function_address(&function.name) {
+                symbols.insert(function.name.clone(), address);
+            }
+        }
         for v in &module.file.variables {
             let Some(&address) = symbols.get(&v.name) else { continue };
             let data = initial_bytes(&v.initial, v.ty.bytes(), &symbols)

@@ -4,7 +4,7 @@ use super::context::{Context, Step, Trouble};
 use super::regs::{Base, Row};
 use super::warp::{Fragment, Frame, Warp};
 use crate::error::FaultKind;
-use crate::program::Kind;
+use crate::program::{IndirectCall, Kind};
 
 /// Calls that may be open at once.
 const MAX_DEPTH: usize = 512;
@@ -78,12 +78,48 @@ impl Warp {
         f.base = frame.base;
         f.function = frame.function;
         f.pc = frame.pc + 1;
-        if let Kind::Call { results, .. } = &context.program.code[frame.pc as usize].kind {
-            for &(a, b) in results {
-                let from = (callee.param + a) as usize;
-                self.copy_param(from, (frame.base.param + b) as usize, mask);
-            }
+        let results = match &context.program.code[frame.pc as usize].kind {
+            Kind::Call { results, .. } => results,
+            Kind::CallIndirect(call) => &call.results,
+            _ => return,
+        };
+        for &(a, b) in results {
+            let from = (callee.param + a) as usize;
+            self.copy_param(from, (frame.base.param + b) as usize, mask);
         }
+    }
+
+    /// Calls the function each lane's register points to; lanes with one target go together.
+    pub(super) fn call_indirect(
+        &mut self,
+        index: usize,
+        pc: u32,
+        caller: u32,
+        call: &IndirectCall,
+        active: u32,
+        context: &Context,
+    ) -> Step<()> {
+        let targets = *self.regs.row64(call.target);
+        let mut left = active;
+        let i = self.split(index, active, pc + 1);
+        let model = self.fragments.swap_remove(i);
+        while left != 0 {
+            let lane = left.trailing_zeros();
+            let target = targets[lane as usize];
+            let Some(&(_, callee)) = call.candidates.iter().find(|(at, _)| *at == target) else {
+                return Err(Trouble::new(
+                    FaultKind::OutOfBounds,
+                    lane,
+                    format!("calls 0x{target:x}, which is no function with such parameters"),
+                ));
+            };
+            let same = (0..32).fold(0, |m, l| m | u32::from(targets[l] == target) << l) & left;
+            left &= !same;
+            self.fragments.push(Fragment { mask: same, ..model.clone() });
+            let last = self.fragments.len() - 1;
+            self.call(last, pc, caller, callee, &call.arguments, context)?;
+        }
+        Ok(())
     }
 
     pub(super) fn branch_indexed(

@@ -438,6 +438,12 @@ impl Warp {
                         return Ok(Stop::Reschedule);
                     }
                 }
+                Kind::CallIndirect(call) => {
+                    if active != 0 {
+                        self.call_indirect(index, pc, function, call, active, context)?;
+                        return Ok(Stop::Reschedule);
+                    }
+                }
                 Kind::Return => {
                     if active != 0 {
                         let i = self.split(index, active, pc + 1);
