@@ -280,7 +280,7 @@ fn a_wrong_gradient_is_caught() {
 }
 
 #[test]
-#[should_panic(expected = "mistaken in f32 on the simulator: device memory is left in use")]
+#[should_panic(expected = "mistaken in f32 on the simulator: 1 buffers of device memory are left in use")]
 fn a_leak_is_caught() {
     Check::new(Mistake::Leak).input(&[2, 3]).run(|i| vec![i[0].clone()]);
 }
