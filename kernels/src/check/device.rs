@@ -13,7 +13,6 @@ use medley_tensor::{DType, Op, Tensor};
 
 /// Ops whose CUDA path is still to be written. Each must refuse, so that none is forgotten here.
 pub(crate) const PENDING: &[&str] = &[
-    "linear",
     "lora_linear",
     "matmul",
 ];
