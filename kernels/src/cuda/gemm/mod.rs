@@ -232,7 +232,15 @@ impl<'a> Output<'a> {
             Some((buffer, ld)) => (KernelArg::Ptr(buffer.ptr()), NULL, 1.0, 0.0, *ld, self.m * ld, true),
             None => {
                 let f32 = self.c.dtype == DType::F32;
-                (KernelArg::Ptr(self.c.address), self.bias, self.alpha, self.beta, self.c.ld(self.n), self.c_stride, f32)
+                (
+                    KernelArg::Ptr(self.c.address),
+                    self.bias,
+                    self.alpha,
+                    self.beta,
+                    self.c.ld(self.n),
+                    self.c_stride,
+                    f32,
+                )
             }
         }
     }

@@ -9,7 +9,13 @@ const HALVES: [DType; 2] = [DType::BF16, DType::F16];
 const ALL: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
 
 /// A random matrix on the device, of values that `dtype` holds, and the same on the host; `columns` lays it out by columns.
-fn operand(device: &CudaDevice, [rows, cols]: [usize; 2], columns: bool, dtype: DType, seed: u64) -> (Tensor, Vec<f64>) {
+fn operand(
+    device: &CudaDevice,
+    [rows, cols]: [usize; 2],
+    columns: bool,
+    dtype: DType,
+    seed: u64,
+) -> (Tensor, Vec<f64>) {
     let shape = if columns { [cols, rows] } else { [rows, cols] };
     let stored = random(&shape, seed, 1.0).to_dtype(dtype).unwrap();
     let on = Device::Cuda(device.clone());
@@ -63,7 +69,8 @@ fn every_layout_dtype_and_ragged_shape() {
                     let (c, before) = output(device, m, n, out, 3);
                     let part = bias.narrow(0, 0, n).unwrap();
                     let options = Options { bias: Some(&part), beta: 2.0, ..Options::default() };
-                    product(OP, device, 0.5, matrix(&a), matrix(&b), Target::of(&c).unwrap(), options).unwrap();
+                    product(OP, device, 0.5, matrix(&a), matrix(&b), Target::of(&c).unwrap(), options)
+                        .unwrap();
                     let want: Vec<f64> = (0..m * n)
                         .map(|i| 0.5 * sums[i] + 2.0 * before[i] + f64::from(bias_values[i % n]))
                         .collect();
@@ -83,7 +90,9 @@ fn splits_and_tiles_agree() {
             let (a, a_values) = operand(device, [m, k], false, dtype, 1);
             let (b, b_values) = operand(device, [k, n], b_columns, dtype, 2);
             let want = reference(&a_values, &b_values, m, n, k);
-            for plan in [(Tile::Large, 1), (Tile::Small, 1), (Tile::Large, 3), (Tile::Small, 4), (Tile::Large, 100)] {
+            for plan in
+                [(Tile::Large, 1), (Tile::Small, 1), (Tile::Large, 3), (Tile::Small, 4), (Tile::Large, 100)]
+            {
                 let (c, _) = output(device, m, n, dtype, 3);
                 let options = Options { plan: Some(plan), ..Options::default() };
                 product(OP, device, 1.0, matrix(&a), matrix(&b), Target::of(&c).unwrap(), options).unwrap();
@@ -98,7 +107,12 @@ fn a_second_pair_continues_the_contraction() {
     let device = &device();
     let (m, n, k) = (70, 132, 72);
     for dtype in HALVES {
-        for (columns, k2, tile) in [(true, 5, Tile::Large), (false, 40, Tile::Large), (true, 40, Tile::Small), (false, 8, Tile::Small)] {
+        for (columns, k2, tile) in [
+            (true, 5, Tile::Large),
+            (false, 40, Tile::Large),
+            (true, 40, Tile::Small),
+            (false, 8, Tile::Small),
+        ] {
             let (a, a_values) = operand(device, [m, k], false, dtype, 1);
             let (b, b_values) = operand(device, [k, n], columns, dtype, 2);
             let (a2, a2_values) = operand(device, [m, k2], false, dtype, 4);
@@ -130,7 +144,8 @@ fn the_low_rank_path_in_the_same_pass() {
             let (up, up_values) = operand(device, [rank, n], columns, dtype, 5);
             let (c, _) = output(device, m, n, DType::F32, 3);
             let (h, _) = output(device, m, rank, dtype, 6);
-            let path = LowRank { low: matrix(&low), up: matrix(&up), h: h.device_ptr().unwrap(), scale: 0.25 };
+            let path =
+                LowRank { low: matrix(&low), up: matrix(&up), h: h.device_ptr().unwrap(), scale: 0.25 };
             let options = Options { low: Some(path), ..Options::default() };
             product(OP, device, 1.0, matrix(&a), matrix(&b), Target::of(&c).unwrap(), options).unwrap();
             let mut h_values = reference(&a_values, &low_values, m, rank, k);
@@ -165,14 +180,23 @@ fn nf4_schedules_agree_to_the_bit() {
                 let run = |schedule, plan| {
                     let (c, _) = output(device, m, n, DType::F32, 3);
                     let options = Options { plan, ..Options::default() };
-                    nf4_product(OP, device, 1.0, matrix(&x), nf4, transposed, Target::of(&c).unwrap(), options, schedule)
-                        .unwrap();
+                    nf4_product(
+                        OP,
+                        device,
+                        1.0,
+                        matrix(&x),
+                        nf4,
+                        transposed,
+                        Target::of(&c).unwrap(),
+                        options,
+                        schedule,
+                    )
+                    .unwrap();
                     c
                 };
                 let what = format!("double {double} {dtype} M {m} transposed {transposed}");
-                let w: Vec<f64> = (0..k * n)
-                    .map(|i| values[if transposed { (i % n) * cols + i / n } else { i }])
-                    .collect();
+                let w: Vec<f64> =
+                    (0..k * n).map(|i| values[if transposed { (i % n) * cols + i / n } else { i }]).collect();
                 let want = reference(&x_values, &w, m, n, k);
                 let fused = run(Some(Nf4Schedule::Fused), Some((Tile::Large, 1)));
                 // The weight is rounded to the dtype: its half unit in the last place, summed over k.
@@ -238,7 +262,8 @@ fn batches_read_any_aligned_or_odd_start() {
             let view = |rows, cols, ld| Matrix { rows, cols, row_stride: ld, col_stride: 1, ..matrix(&pool) };
             let (c, _) = output(device, 3 * m, n, dtype, 3);
             let options = Options { batch: Some((&a_starts, &b_starts, m * n)), ..Options::default() };
-            product(OP, device, 1.0, view(m, k, 56), view(k, n, 16), Target::of(&c).unwrap(), options).unwrap();
+            product(OP, device, 1.0, view(m, k, 56), view(k, n, 16), Target::of(&c).unwrap(), options)
+                .unwrap();
             let part = |start: usize, rows: usize, cols: usize, ld: usize| -> Vec<f64> {
                 (0..rows * cols).map(|i| values[start + i / cols * ld + i % cols]).collect()
             };
@@ -310,7 +335,8 @@ fn main_loops_have_no_conflicts_and_read_whole_sectors() {
         product(OP, device, 1.0, matrix(&a), matrix(&b), Target::of(&c).unwrap(), options).unwrap();
     }
     check(0.7);
-    let weight = Nf4Matrix::quantize(random(&[256, 256], 7, 1.0).as_slice().unwrap(), 256, 256, false).unwrap();
+    let weight =
+        Nf4Matrix::quantize(random(&[256, 256], 7, 1.0).as_slice().unwrap(), 256, 256, false).unwrap();
     let weight = Tensor::from_nf4(weight).to_device(&on).unwrap();
     for transposed in [true, false] {
         let (x, _) = operand(device, [32, 256], false, DType::BF16, 1);

@@ -63,7 +63,8 @@ fn same_bits_on_a_gpu() {
                 assert_eq!(a.codes, b.codes, "{what}");
                 assert_eq!(format!("{:?}", a.absmax), format!("{:?}", b.absmax), "{what}");
                 for to in [DType::F32, DType::BF16, DType::F16] {
-                    let (h, g) = (dequantize_tensor(&host, to).unwrap(), dequantize_tensor(&gpu, to).unwrap());
+                    let (h, g) =
+                        (dequantize_tensor(&host, to).unwrap(), dequantize_tensor(&gpu, to).unwrap());
                     assert_eq!(h.to_vec_f32().unwrap(), g.to_vec_f32().unwrap(), "{what} to {to}");
                 }
             }
