@@ -5,8 +5,8 @@
 //! stream, so scratch may be dropped right after the launch that uses it.
 
 mod cast;
-pub mod gemm;
 mod pointwise;
+pub mod gemm;
 #[cfg(test)]
 mod tests;
 

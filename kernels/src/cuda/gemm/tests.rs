@@ -225,7 +225,7 @@ fn a_few_rows_take_the_gemv() {
     let weight = Nf4Matrix::quantize(random(&[n, k], 7, 1.0).as_slice().unwrap(), n, k, true).unwrap();
     let nf4 = Tensor::from_nf4(weight).to_device(&on).unwrap();
     for dtype in ALL {
-        for m in [1, 3, 8] {
+        for m in [1, 2] {
             let what = format!("{dtype} M {m}");
             let (x, x_values) = operand(device, [m, k], false, dtype, 1);
             let (w, w_values) = operand(device, [k, n], true, dtype, 2);
