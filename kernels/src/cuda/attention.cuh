@@ -152,10 +152,8 @@ __device__ __forceinline__ void load_stationary(u32 tile, const T* from, u32 str
   }
 }
 
-/// Columns `32 * group` and on exist in every head that runs in template DT, so no test is needed.
-template <int DT> __device__ __forceinline__ constexpr bool always(int group) {
-  return DT == 64 ? group == 0 : group * 32 <= DT / 2;
-}
+/// The smallest head that runs in template DT.
+template <int DT> constexpr int kSmallest = DT == 64 ? 1 : DT / 2 + 1;
 
 /// `c[16 x 8N] += a . b[8N rows]^T` for 16 columns: `b` points at the lane's row and chunk of the first 16
 /// rows of a tile.
@@ -183,13 +181,13 @@ __device__ __forceinline__ void multiply_columns(float (&c0)[4], float (&c1)[4],
 }
 
 /// `c[16 x W] += a[16 x 16K] . b[16K rows, W columns from first]`; `d` bounds the columns worth computing.
-/// `rows` is the lane's row of the tile, `lane_bits` its permuted chunk.
-template <class T, int DT, int W, int K>
+/// `rows` is the lane's row of the tile, `lane_bits` its permuted chunk. Columns below SURE need no test.
+template <class T, int DT, int W, int SURE, int K>
 __device__ __forceinline__ void accumulate(float (&c)[W / 8][4], const u32 (&a)[K][4], u32 rows, u32 lane_bits,
                                            u32 first, u32 d) {
 #pragma unroll
   for (int g = 0; g < W / 32; g++)
-    if ((W == DT && always<DT>(g)) || first + g * 32 < d)
+    if (g * 32 < SURE || first + g * 32 < d)
 #pragma unroll
       for (int h = 0; h < 2; h++)
         multiply_columns<T, DT, K>(c[g * 4 + h * 2], c[g * 4 + h * 2 + 1], a,

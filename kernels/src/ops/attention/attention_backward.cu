@@ -33,6 +33,7 @@ __device__ __forceinline__ void backward(const T* q, const T* k, const T* v, con
                                          u32 q_head, u32 k_token, u32 k_head, u32 v_token, u32 v_head, u32 tokens,
                                          u32 group, u32 d, u32 window, float scale, float scale_log2) {
   constexpr int BS = WARPS / SPLIT * 16, THREADS = WARPS * 32, ROW = DT * 2, W = DT / SPLIT;
+  constexpr int SURE = SPLIT == 1 ? kSmallest<DT> : 0;
   constexpr int A = BS * ROW, B = SB * ROW, STAGE = 2 * B;
   extern __shared__ __align__(128) char shared[];
   const u32 sa = shared_address(shared), sb = sa + 2 * A, sl = sb + 2 * STAGE;
@@ -151,10 +152,10 @@ __device__ __forceinline__ void backward(const T* q, const T* k, const T* v, con
       u32 operand[SB / 16][4];
       if constexpr (KEYS) {
         pack_operand<T>(operand, s);
-        accumulate<T, DT, W>(acc2, operand, tile + B + t_row, a_lane, half, d);
+        accumulate<T, DT, W, SURE>(acc2, operand, tile + B + t_row, a_lane, half, d);
       }
       pack_operand<T>(operand, ds);
-      accumulate<T, DT, W>(acc1, operand, tile + t_row, a_lane, half, d);
+      accumulate<T, DT, W, SURE>(acc1, operand, tile + t_row, a_lane, half, d);
     }
     if (head == last_head) break;
     at = next;

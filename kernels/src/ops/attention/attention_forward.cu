@@ -120,7 +120,7 @@ __device__ __forceinline__ void forward(const T* q, const T* k, const T* v, T* o
       }
     }
     pack_operand<T>(p, s);
-    accumulate<T, DT, DT>(acc, p, t_rows, t_lane, 0, d);
+    accumulate<T, DT, DT, kSmallest<DT>>(acc, p, t_rows, t_lane, 0, d);
   }
 
   float inverse[2];
