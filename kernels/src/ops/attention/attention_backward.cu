@@ -165,9 +165,9 @@ __device__ __forceinline__ void backward(const T* q, const T* k, const T* v, con
   // The results leave through the stationary tiles, which other warps may still be reading.
   __syncthreads();
   const u64 stride = (u64)gridDim.x * d, to = (w.x + row0) * stride + blockIdx.x * d;
-  store_rows<T, DT, W>(shared, row0, half, acc1, scale, scale, out1 + to, stride, rows - (int)row0, d, lane);
+  store_rows<T, DT, W>(sa, row0, half, acc1, scale, scale, out1 + to, stride, rows - (int)row0, d, lane);
   if constexpr (KEYS)
-    store_rows<T, DT, W>(shared + A, row0, half, acc2, 1.0f, 1.0f, out2 + to, stride, rows - (int)row0, d, lane);
+    store_rows<T, DT, W>(sa + A, row0, half, acc2, 1.0f, 1.0f, out2 + to, stride, rows - (int)row0, d, lane);
 }
 
 #define PARAMETERS(T)                                                                                              \
