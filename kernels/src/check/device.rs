@@ -7,7 +7,6 @@
 //! device memory may be left in use.
 
 use super::{Check, random};
-use crate::ops;
 use medley_tensor::device::{CudaDevice, Device, SimOptions};
 use medley_tensor::{DType, Op, Tensor};
 
