@@ -34,7 +34,8 @@ fn ten_steps_on_the_card_follow_the_cpus_loss() {
         finished(work.train(&cpu, &[&options[..], &["--device", "cpu"]].concat()));
         let want = losses(&work, &cpu);
         assert!(want[9] < want[0], "nothing was learned: {want:?}");
-        for (precision, bound) in [("--bf16", 0.03), ("--fp16", 0.01)] {
+        // A step that loss scaling skips leaves the run one update behind.
+        for (precision, bound) in [("--bf16", 0.03), ("--fp16", 0.03)] {
             let sim = format!("{method}{precision}");
             finished(work.train(&sim, &[&options[..], &["--device", "sim", precision, "true"]].concat()));
             let got = losses(&work, &sim);
@@ -90,8 +91,10 @@ fn what_was_trained_on_the_card_is_used_on_the_cpu_and_back() {
     assert!(error < 0.03 * size, "off by {error} of {size}");
 
     let prompt = ["--template", "alpaca", "--prompt", "Which section?", "--do_sample", "false"];
-    let text = medley(&[&["generate", "--max_new_tokens", "6", "--device", "sim"], &prompt[..]].concat());
-    assert!(!text.trim().is_empty());
+    let text = |device: &str| {
+        medley(&[&["generate", "--max_new_tokens", "6", "--device", device], &prompt[..]].concat())
+    };
+    assert_eq!(text("sim"), text("cpu"));
 }
 
 #[test]

@@ -21,7 +21,7 @@ pub fn run(settings: &Settings) -> Result<()> {
     let tensor = logits(&model, ids)?;
     let spec = TensorSpec::new("logits", StoredDType::F32, tensor.shape());
     let mut writer = SafetensorsWriter::create(output, &[spec])?;
-    writer.append("logits", bytemuck::cast_slice(tensor.as_slice::<f32>()?))?;
+    writer.append("logits", bytemuck::cast_slice(&tensor.to_vec_f32()?))?;
     writer.finish()?;
     println!("logits {:?} written to {}", tensor.shape(), output.display());
     Ok(())

@@ -23,7 +23,7 @@ fn relative_error(got: &[f32], want: &[f32]) -> f64 {
 
 /// Rounding to the compute dtype happens a few dozen times between embedding and loss, so the bounds are a
 /// few units of its last place (2⁻⁸ in bf16, 2⁻¹¹ in f16); f32 differs by the order of sums alone.
-const BOUNDS: [(DType, f64); 3] = [(DType::F32, 2e-5), (DType::F16, 1e-2), (DType::BF16, 6e-2)];
+const BOUNDS: [(DType, f64); 3] = [(DType::F32, 2e-5), (DType::F16, 1e-2), (DType::BF16, 8e-2)];
 
 fn adapted(storage: BaseStorage, placement: Placement) -> Llama {
     let mut model = Llama::open_on(&fixture("gqa_f32"), storage, placement).unwrap();
