@@ -63,7 +63,7 @@ fn bodies() {
         _ => None,
     });
     let bra = instructions.next().unwrap();
-    assert_eq!((bra.guard.clone(), bra.line), (Some(("%p1".to_string(), true)), 8));
+    assert_eq!((bra.guard.clone(), bra.line), (Some(("%p1".to_string(), true)), 9));
     let mov = instructions.next().unwrap();
     assert!(matches!(&mov.operands[0], Operand::Vector(v) if v[1] == Operand::Sink));
     let shfl = instructions.next().unwrap();
