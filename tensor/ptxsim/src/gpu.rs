@@ -23,8 +23,10 @@ pub struct Checks {
     /// Global accesses whose address is not a multiple of their size fault; without it they work byte by
     /// byte. Atomics and accesses of shared and local memory always fault.
     pub alignment: bool,
-    /// Reads of global and shared memory that nothing has written fault.
+    /// Reads of global memory that nothing has written fault.
     pub uninitialised: bool,
+    /// Reads of shared memory that nothing has written fault.
+    pub uninitialised_shared: bool,
     /// Unordered accesses of different warps to the same shared memory fault.
     pub races: bool,
     /// Threads that exit without reaching a barrier others wait at, and member masks that name exited
@@ -40,6 +42,7 @@ impl Checks {
         bounds: true,
         alignment: true,
         uninitialised: true,
+        uninitialised_shared: true,
         races: true,
         barriers: true,
         async_copies: true,
@@ -49,6 +52,7 @@ impl Checks {
         bounds: false,
         alignment: false,
         uninitialised: false,
+        uninitialised_shared: false,
         races: false,
         barriers: false,
         async_copies: false,
@@ -72,6 +76,8 @@ pub struct GpuConfig {
     pub threads: usize,
     /// Checks that run.
     pub checks: Checks,
+    /// Byte that shared memory holds before a block writes it: results that depend on it are wrong.
+    pub shared_fill: u8,
     /// Whether launches count.
     pub counts: bool,
     /// Claimed number of multiprocessors (`%nsmid`).
@@ -90,6 +96,7 @@ impl Default for GpuConfig {
             memory_bytes: 16 << 30,
             threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
             checks: Checks::ALL,
+            shared_fill: 0,
             counts: false,
             multiprocessors: 108,
             ptx_version: (8, 8),
@@ -452,6 +459,7 @@ impl Gpu {
             shared_bytes: program.dynamic_shared + launch.shared_bytes,
             dynamic_shared_bytes: launch.shared_bytes,
             checks: self.config.checks,
+            shared_fill: self.config.shared_fill,
             counts: self.config.counts,
             multiprocessors: self.config.multiprocessors,
             grid_id: self.launches,

@@ -171,8 +171,8 @@ impl Array {
             .ok_or("the file ends within its header")?;
         let descr = field(header, "descr").ok_or_else(|| no_field("descr", header))?;
         let descr = descr.trim_matches(['\'', '"']);
-        if descr.starts_with('>') {
-            return Err(format!("big-endian {descr}: save with array.astype('<{}')", &descr[1..]));
+        if let Some(plain) = descr.strip_prefix('>') {
+            return Err(format!("big-endian {descr}: save with array.astype('<{plain}')"));
         }
         let dtype = Dtype::from_descr(descr).ok_or_else(|| {
             format!("type {descr} is not supported: use f2 f4 f8, i1 i2 i4 i8, u1 u2 u4 u8 or b1")

@@ -51,6 +51,9 @@ pub struct Report {
     pub shared_bytes: u32,
     /// What the checkers found; a launch stops at the first mistake.
     pub findings: Vec<Finding>,
+    /// Reads of unwritten shared memory that were shown not to matter: the outputs are the same whatever
+    /// that memory holds.
+    pub harmless: Vec<Finding>,
     /// What was counted; `None` after a finding.
     pub counts: Option<Counts>,
     /// One prediction a card.
@@ -100,6 +103,10 @@ impl Report {
                 line(format!("             {:>5} | {}", f.line, f.text));
             }
         }
+        for f in &self.harmless {
+            line(format!("harmless     {} (line {}: {});", f.message, f.line, f.text));
+            line("             the outputs are the same whatever that memory holds".into());
+        }
         if let Some(counts) = &self.counts {
             out.push_str(&counts_text(counts, source));
         }
@@ -133,7 +140,7 @@ fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
@@ -250,6 +257,7 @@ mod tests {
             block: [32, 1, 1],
             shared_bytes: 0,
             findings: Vec::new(),
+            harmless: Vec::new(),
             counts: Some(counts),
             predictions: Vec::new(),
             simulation_seconds: 0.5,

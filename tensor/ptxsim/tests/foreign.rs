@@ -4,6 +4,8 @@
 //! from code compiled by Triton, from `nvcuda::wmma`, cooperative groups and CUB. Every fixture in
 //! `tests/foreign/` runs with all checks on. The scripts there rebuild them.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

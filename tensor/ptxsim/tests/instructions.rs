@@ -1,5 +1,7 @@
 //! One line an instruction form: what a single thread computes into %r1 (or %d1, %f1), by PTX's document.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod device;
 
 use device::{Device, kernel_text};

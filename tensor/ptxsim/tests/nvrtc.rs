@@ -1,5 +1,7 @@
 //! Kernels that NVRTC compiled (`fixtures/basic.cu`) give the results their source says.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod device;
 
 use device::{Device, bytes_of};
@@ -92,10 +94,10 @@ fn device_functions_and_recursion() {
     d.run("calls", [1, 1, 1], [48, 1, 1], 0, &[pc.into(), 3i32.into(), y.into(), f.into()]).unwrap();
     let fib = [0, 1, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89];
     let got: Vec<f32> = d.download(y, 48);
-    for i in 0..48 {
+    for (i, &y) in got.iter().enumerate() {
         let x = 0.25 * i as f32;
         let want = c.iter().fold(0.0f32, |r, &v| r.mul_add(x, v));
-        assert_eq!(got[i], want, "lane {i}");
+        assert_eq!(y, want, "lane {i}");
     }
     let got: Vec<i32> = d.download(f, 48);
     assert_eq!(got, (0..48).map(|i| fib[i % 12]).collect::<Vec<_>>());
@@ -120,7 +122,7 @@ fn structs_local_arrays_constants_and_module_variables() {
 #[test]
 fn atomics_in_shared_and_global_memory() {
     let mut d = Device::basic();
-    let x: Vec<u8> = (0..3000u32).map(|i| (i * i >> 3) as u8).collect();
+    let x: Vec<u8> = (0..3000u32).map(|i| ((i * i) >> 3) as u8).collect();
     let (px, bins) = (d.upload(&x), d.upload(&[0u32; 256]));
     d.run("histogram", [4, 1, 1], [96, 1, 1], 0, &[px.into(), bins.into(), 3000i32.into()]).unwrap();
     let mut want = [0u32; 256];

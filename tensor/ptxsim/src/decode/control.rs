@@ -120,7 +120,12 @@ impl Body<'_, '_> {
     }
 
     /// `call (ret), %rd, (args), prototype`: any function whose parameters have these sizes may be meant.
-    fn call_indirect(&mut self, target: Row, returns: &[Operand], arguments: &[Operand]) -> Result<Kind, String> {
+    fn call_indirect(
+        &mut self,
+        target: Row,
+        returns: &[Operand],
+        arguments: &[Operand],
+    ) -> Result<Kind, String> {
         let size = |operand: &Operand| match operand {
             Operand::Name { name, .. } => match self.scopes.find(name) {
                 Some(Symbol::Variable { space: Space::Param, bytes, .. }) => Some(bytes),

@@ -38,9 +38,10 @@ impl Block {
             warps: (0..context.warps as u32).map(Warp::new).collect(),
             states: Vec::new(),
             shared: Shared::new(SharedChecks {
-                uninitialised: checks.uninitialised,
+                uninitialised: checks.uninitialised_shared,
                 races: checks.races,
                 async_copies: checks.async_copies,
+                fill: context.shared_fill,
             }),
             barriers: [BarrierState::default(); 16],
         }

@@ -51,6 +51,7 @@ pub(crate) struct Context<'a> {
     pub shared_bytes: u32,
     pub dynamic_shared_bytes: u32,
     pub checks: Checks,
+    pub shared_fill: u8,
     pub counts: bool,
     pub multiprocessors: u32,
     pub grid_id: u64,

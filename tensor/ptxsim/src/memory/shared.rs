@@ -39,6 +39,8 @@ pub(crate) struct SharedChecks {
     pub uninitialised: bool,
     pub races: bool,
     pub async_copies: bool,
+    /// What unwritten bytes hold.
+    pub fill: u8,
 }
 
 /// What is wrong with an access.
@@ -78,7 +80,7 @@ impl Shared {
         let words = bytes.div_ceil(4) as usize + 4;
         self.bytes = bytes;
         self.data.clear();
-        self.data.resize(words, 0);
+        self.data.resize(words, u32::from_ne_bytes([self.checks.fill; 4]));
         self.shadow.clear();
         if self.tracks() {
             self.shadow.resize(words, Word::default());
@@ -328,7 +330,7 @@ fn in_flight(verb: &str, index: usize, w: Word) -> Problem {
 mod tests {
     use super::*;
 
-    const ALL: SharedChecks = SharedChecks { uninitialised: true, races: true, async_copies: true };
+    const ALL: SharedChecks = SharedChecks { uninitialised: true, races: true, async_copies: true, fill: 0 };
 
     fn shared() -> Shared {
         let mut s = Shared::new(ALL);

@@ -22,7 +22,7 @@ fn operand(x: f32, ftz: bool) -> f32 {
 /// ln(2)^k / k! for k = 0…10: the series of 2^f.
 const EXP2_SERIES: [f64; 11] = [
     1.0,
-    0.693_147_180_559_945_3,
+    std::f64::consts::LN_2,
     0.240_226_506_959_100_7,
     0.055_504_108_664_821_58,
     0.009_618_129_107_628_477,
@@ -135,7 +135,7 @@ pub fn div_full_f32(a: f32, b: f32, ftz: bool) -> f32 {
 fn sin_cos(x: f64) -> (f64, f64) {
     // π/2 in two parts; arguments too large for them are first reduced exactly by the rounded 2π,
     // where PTX promises nothing.
-    const HALF_PI_HIGH: f64 = 1.570_796_326_794_896_6;
+    const HALF_PI_HIGH: f64 = std::f64::consts::FRAC_PI_2;
     const HALF_PI_LOW: f64 = 6.123_233_995_736_766e-17;
     let x = if x.abs() > 1e6 { x % std::f64::consts::TAU } else { x };
     let quarter = (x / HALF_PI_HIGH).round_ties_even();

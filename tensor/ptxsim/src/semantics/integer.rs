@@ -437,7 +437,7 @@ mod tests {
         let p = |mode, c| prmt(mode, a, b, c);
         assert_eq!(p(PermuteMode::Default, 0x7531), 0x7755_8311);
         assert_eq!(p(PermuteMode::Default, 0x5410), 0x5544_1100);
-        assert_eq!(p(PermuteMode::Default, 0x000b), 0x0000_00ff | 0x0000_0000);
+        assert_eq!(p(PermuteMode::Default, 0x000b), 0x0000_00ff);
         assert_eq!(p(PermuteMode::Default, 0xba98), 0xff00_0000);
         assert_eq!(p(PermuteMode::Forward4Extract, 1), 0x4483_2211);
         assert_eq!(p(PermuteMode::Forward4Extract, 3), 0x6655_4483);

@@ -123,7 +123,8 @@ mod tests {
         assert_eq!(set.run(0x0a00_05ff, 0x0500_0a00, 0), 0x0100_0001);
         let average = Video { operation: VideoOperation::Average, ..PLAIN };
         assert_eq!(average.run(0x0102_0304, 0x0203_0405, 0), 0x0203_0405);
-        let whole = Video { lanes: 1, operation: VideoOperation::Max, a_signed: true, b_signed: true, ..PLAIN };
+        let whole =
+            Video { lanes: 1, operation: VideoOperation::Max, a_signed: true, b_signed: true, ..PLAIN };
         assert_eq!(whole.run(0xffff_ffff, 3, 0), 3);
     }
 }

@@ -30,12 +30,25 @@ pub struct Placed {
     file: PathBuf,
 }
 
+/// An array the kernel has written, and the file it goes to.
+#[derive(PartialEq)]
+pub struct Output {
+    array: Array,
+    file: PathBuf,
+}
+
+impl Output {
+    /// Writes the file.
+    pub fn save(&self) -> Result<(), String> {
+        self.array.write(&self.file).map_err(|e| e.to_string())
+    }
+}
+
 impl Placed {
-    /// Reads the array back and writes its file.
-    pub fn save(&self, gpu: &Gpu) -> Result<(), String> {
-        let mut array = self.array.clone();
-        gpu.read(self.address, &mut array.bytes).map_err(|e| e.to_string())?;
-        array.write(&self.file).map_err(|e| e.to_string())
+    /// Reads the array back.
+    pub fn fetch(mut self, gpu: &Gpu) -> Result<Output, String> {
+        gpu.read(self.address, &mut self.array.bytes).map_err(|e| e.to_string())?;
+        Ok(Output { array: self.array, file: self.file })
     }
 }
 

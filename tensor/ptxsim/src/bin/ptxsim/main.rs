@@ -6,10 +6,11 @@ mod options;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use ptxsim::count::Counts;
 use ptxsim::report::{Finding, Report};
-use ptxsim::{Entry, FaultKind, Gpu, GpuConfig, Launch, Module};
+use ptxsim::{Checks, Entry, Fault, FaultKind, Gpu, GpuConfig, Launch, Module};
 
-use argument::{Argument, Placed};
+use argument::{Argument, Output, Placed};
 use options::{HELP, Options, Request};
 
 /// The kernel ran and a checker found a mistake.
@@ -48,33 +49,30 @@ fn run(options: &Options) -> Result<bool, String> {
     }
     let entry = choose(&module, options)?;
     let launch = launch(entry, options)?;
-    let mut gpu = Gpu::new(GpuConfig {
-        compute_capability: options.sm.unwrap_or_else(|| target(&module)),
-        memory_bytes: 64 << 30,
-        checks: options.checks,
-        counts: true,
-        // Which driver would take the text is not the question here.
-        ptx_version: (99, 9),
-        max_instructions: options.max_instructions,
-        ..GpuConfig::default()
-    })
-    .map_err(|e| e.to_string())?;
-    let loaded = gpu.load(&module).map_err(|e| format!("{}: {e}", path.display()))?;
-    let (block, placed) = place(entry, &options.arguments, &mut gpu)?;
-    let begin = Instant::now();
-    let result = gpu.launch(&loaded, &entry.name, launch, &block);
-    let simulation_seconds = begin.elapsed().as_secs_f64();
-    let (findings, counts) = match result {
-        Ok(counts) => (Vec::new(), Some(counts)),
-        Err(fault) if fault.kind == FaultKind::InvalidLaunch => {
-            return Err(format!("{}: {}", entry.name, fault.message));
+    let mut found = attempt(&module, entry, launch, options, options.checks, 0)?;
+    let mut harmless = Vec::new();
+    if let Err(fault) = &found.result
+        && fault.kind == FaultKind::UninitialisedRead
+        && options.checks.uninitialised_shared
+    {
+        // Libraries read past what they wrote and ignore the value (CUB's scans and merges do): such a
+        // read is a mistake only if what the memory happens to hold can be seen in the outputs.
+        let checks = Checks { uninitialised_shared: false, ..options.checks };
+        let zeros = attempt(&module, entry, launch, options, checks, 0)?;
+        let ones = attempt(&module, entry, launch, options, checks, 0xff)?;
+        if zeros.result.is_ok() && ones.result.is_ok() && zeros.outputs == ones.outputs {
+            harmless.push(Finding::from(fault));
+            found = zeros;
         }
-        Err(fault) => (vec![Finding::from(&fault)], None),
+    }
+    let (findings, counts) = match &found.result {
+        Ok(counts) => (Vec::new(), Some(counts.clone())),
+        Err(fault) => (vec![Finding::from(fault)], None),
     };
     let clean = findings.is_empty();
     if clean {
-        for place in &placed {
-            place.save(&gpu)?;
+        for output in &found.outputs {
+            output.save()?;
         }
     }
     let report = Report {
@@ -83,9 +81,10 @@ fn run(options: &Options) -> Result<bool, String> {
         block: launch.block,
         shared_bytes: entry.shared_bytes + launch.shared_bytes,
         findings,
+        harmless,
         counts,
         predictions: Vec::new(),
-        simulation_seconds,
+        simulation_seconds: found.seconds,
     }
     .with_cards(&options.cards);
     if options.json {
@@ -94,6 +93,50 @@ fn run(options: &Options) -> Result<bool, String> {
         print!("{}", report.text(&source));
     }
     Ok(clean)
+}
+
+/// One simulated launch.
+struct Attempt {
+    result: Result<Counts, Fault>,
+    /// What the kernel wrote; empty after a fault.
+    outputs: Vec<Output>,
+    seconds: f64,
+}
+
+/// Runs the kernel once on a fresh device whose shared memory holds `fill` before it is written.
+fn attempt(
+    module: &Module,
+    entry: &Entry,
+    launch: Launch,
+    options: &Options,
+    checks: Checks,
+    fill: u8,
+) -> Result<Attempt, String> {
+    let mut gpu = Gpu::new(GpuConfig {
+        compute_capability: options.sm.unwrap_or_else(|| target(module)),
+        memory_bytes: 64 << 30,
+        checks,
+        shared_fill: fill,
+        counts: true,
+        // Which driver would take the text is not the question here.
+        ptx_version: (99, 9),
+        max_instructions: options.max_instructions,
+        ..GpuConfig::default()
+    })
+    .map_err(|e| e.to_string())?;
+    let loaded = gpu.load(module).map_err(|e| format!("{}: {e}", options.file.display()))?;
+    let (block, placed) = place(entry, &options.arguments, &mut gpu)?;
+    let begin = Instant::now();
+    let result = gpu.launch(&loaded, &entry.name, launch, &block);
+    let seconds = begin.elapsed().as_secs_f64();
+    let outputs = match &result {
+        Err(fault) if fault.kind == FaultKind::InvalidLaunch => {
+            return Err(format!("{}: {}", entry.name, fault.message));
+        }
+        Err(_) => Vec::new(),
+        Ok(_) => placed.into_iter().map(|p| p.fetch(&gpu)).collect::<Result<_, _>>()?,
+    };
+    Ok(Attempt { result, outputs, seconds })
 }
 
 /// The compute capability the text was compiled for, at least 8.0.

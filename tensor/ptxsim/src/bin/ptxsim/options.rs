@@ -38,6 +38,9 @@ Options:
                                          default: all)
   --report text|json                     form of the report on standard output
 
+A read of shared memory that nothing has written is followed up: the kernel runs again with that memory
+full of zeros and of ones, and if the outputs agree the read is reported as harmless.
+
 Exit status: 0 nothing found, outputs written; 1 a checker found a mistake (reported with its PTX line,
 block and thread; outputs are not written); 2 bad options, files or arguments.
 
@@ -181,7 +184,10 @@ fn disable(checks: &mut Checks, kind: &str) -> Result<(), String> {
     match kind {
         "bounds" => checks.bounds = false,
         "alignment" => checks.alignment = false,
-        "uninitialised" | "uninitialized" => checks.uninitialised = false,
+        "uninitialised" => {
+            checks.uninitialised = false;
+            checks.uninitialised_shared = false;
+        }
         "races" => checks.races = false,
         "barriers" => checks.barriers = false,
         "async-copies" => checks.async_copies = false,
