@@ -7,12 +7,8 @@
 //! device memory may be left in use.
 
 use super::{Check, random};
-use crate::ops;
 use medley_tensor::device::{CudaDevice, Device, SimOptions};
 use medley_tensor::{DType, Op, Tensor};
-
-/// Ops whose CUDA path is still to be written.
-pub(crate) const PENDING: &[&str] = &[];
 
 /// The op that a test's wrapper named `op (what of it)` stands for.
 fn op_name(name: &str) -> &str {
@@ -58,9 +54,6 @@ pub(crate) fn device() -> CudaDevice {
 impl<O: Op> Check<O> {
     /// Runs forward and backward on the simulator in every compute dtype and compares them with the CPU.
     pub(super) fn same_on_device(&self) {
-        if PENDING.contains(&op_name(O::NAME)) {
-            return;
-        }
         // An activation that is given in 16 bits decides the dtype of all.
         let given = self.inputs.iter().enumerate().find_map(|(i, t)| match t.dtype() {
             DType::BF16 | DType::F16 if !parameters(O::NAME).contains(&i) => Some(t.dtype()),
@@ -206,13 +199,6 @@ fn upload(t: &Tensor, dtype: DType, on: &Device) -> Tensor {
         .collect::<Vec<f32>>();
     let wide = cast(&Tensor::from_vec(padded, &wide).unwrap()).to_device(on).unwrap();
     wide.narrow(last, 1, row).unwrap().permute(&inverse(&order)).unwrap()
-}
-
-#[test]
-fn pending_names_are_ops() {
-    for name in PENDING {
-        assert!(ops::NAMES.contains(name), "{name} is no op");
-    }
 }
 
 #[test]
