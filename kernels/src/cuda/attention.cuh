@@ -168,30 +168,33 @@ __device__ __forceinline__ void multiply_rows(float (&c)[N][4], const u32 (&a)[4
   }
 }
 
-/// `c[16 x 16] += a[16 x 16K] . b[16K rows, 16 columns]`, `b` as in [`multiply_rows`] but read transposed.
-template <class T, int DT, int K, int I = 0>
+/// `c[16 x 16] += a[16 x 16K] . b[16K rows, 16 columns]`, `b` as in [`multiply_rows`] but read transposed, OFFSET
+/// bytes further on.
+template <class T, int DT, int OFFSET, int K, int I = 0>
 __device__ __forceinline__ void multiply_columns(float (&c0)[4], float (&c1)[4], const u32 (&a)[K][4], u32 b) {
   if constexpr (I < K) {
     u32 x[4];
-    ldmatrix_trans<I * 16 * DT * 2>(x, b);
+    ldmatrix_trans<OFFSET + I * 16 * DT * 2>(x, b);
     mma<T>(c0, a[I], x[0], x[1]);
     mma<T>(c1, a[I], x[2], x[3]);
-    multiply_columns<T, DT, K, I + 1>(c0, c1, a, b);
+    multiply_columns<T, DT, OFFSET, K, I + 1>(c0, c1, a, b);
   }
 }
 
 /// `c[16 x W] += a[16 x 16K] . b[16K rows, W columns from first]`; `d` bounds the columns worth computing.
-/// `rows` is the lane's row of the tile, `lane_bits` its permuted chunk. Columns below SURE need no test.
-template <class T, int DT, int W, int SURE, int K>
+/// `rows` is the lane's row of the tile, `lane_bits` its permuted chunk. Columns below SURE need no test. The
+/// permutation stays within 64 columns, so four addresses serve all of them.
+template <class T, int DT, int W, int SURE, int K, int G = 0>
 __device__ __forceinline__ void accumulate(float (&c)[W / 8][4], const u32 (&a)[K][4], u32 rows, u32 lane_bits,
                                            u32 first, u32 d) {
-#pragma unroll
-  for (int g = 0; g < W / 32; g++)
-    if (g * 32 < SURE || first + g * 32 < d)
-#pragma unroll
-      for (int h = 0; h < 2; h++)
-        multiply_columns<T, DT, K>(c[g * 4 + h * 2], c[g * 4 + h * 2 + 1], a,
-                                   rows + (lane_bits ^ (g * 64 + h * 32)) + first * 2);
+  if constexpr (G < W / 32) {
+    if (G * 32 < SURE || first + G * 32 < d) {
+      const u32 b = rows + first * 2, bits = lane_bits ^ (G % 2 * 64);
+      multiply_columns<T, DT, G / 2 * 128>(c[G * 4], c[G * 4 + 1], a, b + bits);
+      multiply_columns<T, DT, G / 2 * 128>(c[G * 4 + 2], c[G * 4 + 3], a, b + (bits ^ 32));
+    }
+    accumulate<T, DT, W, SURE, K, G + 1>(c, a, rows, lane_bits, first, d);
+  }
 }
 
 /// A C fragment as the A operand of the next product.
@@ -232,6 +235,8 @@ __device__ __forceinline__ void store_rows(u32 tile, u32 row, u32 first, const f
                  : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
                  : "r"(tile + swizzled<DT>(row + r, first / 8 + chunk))
                  : "memory");
-    *(uint4*)(to + r * stride + first + chunk * 8) = x;
+    asm volatile("st.global.v4.u32 [%0],{%1,%2,%3,%4};" ::"l"(__cvta_generic_to_global(to + r * stride + first + chunk * 8)),
+                 "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w)
+                 : "memory");
   }
 }

@@ -24,6 +24,9 @@
 // pass at D > 128: 256, two warps sharing 16 keys and taking half of the columns each, because dk and dv of
 // 256 columns do not fit one warp's registers; they compute S and dP twice). Shared memory 32.5 KB (D <= 64,
 // 32 rows streamed), 48.3 KB (<= 128, 16 rows), 96.3 KB (<= 256, 16 rows).
+// Counted (docs/gpu/kernels.md): no bank conflicts, sectors moved = sectors needed, no spills; of the main
+// loops' slots on a GeForce card the tensor cores take 82, 84 and 81 % (keys, D = 64, 128, 256) and 81, 81 and
+// 85 % (queries).
 // `work`: queries as in attention_forward.cu; keys {first key row, keys, end of the sequence, its start}.
 #include "attention.cuh"
 

@@ -12,6 +12,7 @@
 // Floor: bytes, 4.D a key and key-value head (K and V read once); the tensor cores have 15 of 16 rows to spare.
 // Launch: grid (Hkv . ceil(rows / 16), parts, sequences), 128 threads, shared memory 68 KB. D <= 128; longer
 // heads decode with attention_forward.cu.
+// Counted: no bank conflicts in the main loop, sectors moved = sectors needed, no spills.
 // `sequences[z]` names a cache by address: sequences of a batch lie where they lie.
 // FlashAttention-2's splitkv kernel gives each warp 16 rows of the tile and all keys: with one query and a
 // group of 4, three of its four warps multiply padding; here all four read keys.
