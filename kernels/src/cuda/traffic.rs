@@ -64,6 +64,7 @@ impl Counter {
 fn aligned_shapes_move_what_they_need() {
     let on = Counter::new();
     let x = on.tensor(&[32, 256]);
+    let one = std::slice::from_ref(&x);
     let wide = on.tensor(&[32, 512]);
     let n = 2 * 32 * 256;
     let halves = [wide.narrow(1, 0, 256).unwrap(), wide.narrow(1, 256, 256).unwrap()];
@@ -73,15 +74,15 @@ fn aligned_shapes_move_what_they_need() {
     };
     both(on.run(Swiglu {}, &[x.clone(), x.clone()]), 3, 5);
     both(on.run(Geglu { tanh: true }, &[x.clone(), x.clone()]), 3, 5);
-    both(on.run(Unary { kind: UnaryKind::Silu }, &[x.clone()]), 2, 3);
+    both(on.run(Unary { kind: UnaryKind::Silu }, one), 2, 3);
     both(on.run(Binary { kind: BinaryKind::Mul }, &[x.clone(), x.clone()]), 3, 5);
-    both(on.run(Softmax {}, &[x.clone()]), 2, 3);
+    both(on.run(Softmax {}, one), 2, 3);
     // Strided and broadcast: the layout is read too, by every warp.
     on.run(Swiglu {}, &halves);
     on.run(Binary { kind: BinaryKind::Add }, &[x.clone(), on.tensor(&[256])]);
     for kernels in [
-        on.run(Affine { mul: 2.0, add: 1.0 }, &[x.clone()]),
-        on.run(Dropout { p: 0.5, seed: 1, stream: 2 }, &[x.clone()]),
+        on.run(Affine { mul: 2.0, add: 1.0 }, one),
+        on.run(Dropout { p: 0.5, seed: 1, stream: 2 }, one),
         on.run(Concat { dim: 1 }, &[x.clone(), x.clone()]),
     ] {
         // Forward and backward by one kernel, or two launches of it.
@@ -93,10 +94,10 @@ fn aligned_shapes_move_what_they_need() {
         let table = RopeTable::new(&frequencies, 1.0, 64, interleaved).unwrap();
         on.run(Rope { table: Arc::new(table), positions: positions.clone() }, &[on.tensor(&[32, 4, 64])]);
     }
-    on.run(Slice { dim: 1, start: 64, len: 128 }, &[x.clone()]);
-    on.run(IndexSelect { indices: [3, 1, 3, 0].into() }, &[x.clone()]);
+    on.run(Slice { dim: 1, start: 64, len: 128 }, one);
+    on.run(IndexSelect { indices: [3, 1, 3, 0].into() }, one);
     for (kind, dims) in [(ReduceKind::Sum, vec![1]), (ReduceKind::Sum, vec![0]), (ReduceKind::Max, vec![1])] {
-        on.run(Reduce { kind, dims, keepdim: false }, &[x.clone()]);
+        on.run(Reduce { kind, dims, keepdim: false }, one);
     }
     on.run(Reshape { shape: vec![32 * 256] }, &[x.transpose(0, 1).unwrap()]);
 }

@@ -150,7 +150,8 @@ __device__ __forceinline__ void maximum_gradient(
 }
 
 #define REDUCE(T, dtype)                                                                                      \
-    extern "C" __global__ void __launch_bounds__(256) reduce_fwd_row_##dtype(                                 \
+    /* Six blocks: the assembler's own choice of eight leaves 32 registers and spills. */                     \
+    extern "C" __global__ void __launch_bounds__(256, 6) reduce_fwd_row_##dtype(                              \
         void* y, const T* x, u64 rows, u64 mid, u32 chunk, u32 lanes, u32 vectors, u32 max, float scale,      \
         u32 out)                                                                                              \
     {                                                                                                         \
