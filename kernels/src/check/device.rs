@@ -12,11 +12,7 @@ use medley_tensor::device::{CudaDevice, Device, SimOptions};
 use medley_tensor::{DType, Op, Tensor};
 
 /// Ops whose CUDA path is still to be written. Each must refuse, so that none is forgotten here.
-pub(crate) const PENDING: &[&str] = &[
-    "linear",
-    "lora_linear",
-    "matmul",
-];
+pub(crate) const PENDING: &[&str] = &[];
 
 /// Inputs of an op that are parameters: f32 on the GPU whatever the compute dtype. The others are
 /// activations.

@@ -94,8 +94,12 @@ template <class T> DEVICE void round_h(const float *staged, u32 tiles, const Low
     store_shared(tiles + (col >> 5) * tile_bytes(64) + row * 64 + chunk * 16 + (col & 7) * 2, pair);
     if (store && first + row < m) {
       u16 *h = low.h + (u64)(first + row) * rank + col;
-      if (col < rank) h[0] = (u16)pair;
-      if (col + 1 < rank) h[1] = (u16)(pair >> 16);
+      if (rank % 2 == 0) {
+        if (col < rank) *(u32 *)h = pair;
+      } else {
+        if (col < rank) h[0] = (u16)pair;
+        if (col + 1 < rank) h[1] = (u16)(pair >> 16);
+      }
     }
   }
 }

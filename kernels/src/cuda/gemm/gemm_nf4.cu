@@ -80,7 +80,7 @@ template <class T, int BM, bool NT_LAYOUT> DEVICE void nf4_gemm(NF4_PARAMETERS) 
       unroll<X_TILES>([&](auto i) { load_x.load(stage + AT(i) * tile_bytes(BM), left - AT(i) * BK); });
       if (NT_LAYOUT) {
         cp_async(stage + CODES_AT + to, source, column + line < n ? 16 : 0);
-        cp_async(stage + CODES_AT + to + CODES / 2, source + (u64)k * 32, column + line + 64 < n ? 16 : 0);
+        cp_async<CODES / 2>(stage + CODES_AT + to, source + (u64)k * 32, column + line + 64 < n ? 16 : 0);
       } else {
         cp_async(stage + CODES_AT + to, source, (int)line < left && column + chunk * 32 < n ? 16 : 0);
       }

@@ -86,8 +86,9 @@ DEVICE u32 shared_address(const void *p) { return (u32)__cvta_generic_to_shared(
 
 /// Copies 16 bytes from global to shared memory behind the threads' backs; only `bytes` (0..=16) are read,
 /// the rest becomes zero. `.cg`: past L1, which a tile read once would only pollute.
-DEVICE void cp_async(u32 shared, const void *global, u32 bytes) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global), "r"(bytes) : "memory");
+template <int OFFSET = 0> DEVICE void cp_async(u32 shared, const void *global, u32 bytes) {
+  asm volatile("cp.async.cg.shared.global [%0+%3], [%1], 16, %2;" ::"r"(shared), "l"(global), "r"(bytes), "n"(OFFSET)
+               : "memory");
 }
 DEVICE void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N> DEVICE void cp_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }

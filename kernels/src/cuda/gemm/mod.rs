@@ -24,8 +24,9 @@ static TN: Ptx = ptx!("gemm_tn.ptx");
 static F32: Ptx = ptx!("gemm_f32.ptx");
 static GEMV: Ptx = ptx!("gemv.ptx");
 
-/// Rows of x up to which products are done a weight row a warp.
-pub(crate) const GEMV_ROWS: usize = 8;
+/// Rows of x up to which products are done two weight rows a warp. With more, a tensor-core tile's padding costs less
+/// than decoding or reading the weight again.
+pub(crate) const GEMV_ROWS: usize = 2;
 
 const NULL: KernelArg = KernelArg::Ptr(0);
 
@@ -232,7 +233,15 @@ impl<'a> Output<'a> {
             Some((buffer, ld)) => (KernelArg::Ptr(buffer.ptr()), NULL, 1.0, 0.0, *ld, self.m * ld, true),
             None => {
                 let f32 = self.c.dtype == DType::F32;
-                (KernelArg::Ptr(self.c.address), self.bias, self.alpha, self.beta, self.c.ld(self.n), self.c_stride, f32)
+                (
+                    KernelArg::Ptr(self.c.address),
+                    self.bias,
+                    self.alpha,
+                    self.beta,
+                    self.c.ld(self.n),
+                    self.c_stride,
+                    f32,
+                )
             }
         }
     }

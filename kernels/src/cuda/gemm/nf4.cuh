@@ -14,7 +14,7 @@
 
 __constant__ float NF4_CODE[16] = {-1.0f,        -0.6961928f, -0.52507305f, -0.3949175f, -0.28444138f, -0.18477343f,
                                    -0.091050036f, 0.0f,       0.0795803f,   0.1609302f,  0.2461123f,   0.33791524f,
-                                   0.4407098f,    0.562617f,  0.72295684f,  1.0f};
+                                   0.44070983f,    0.562617f,  0.72295684f,  1.0f};
 
 /// This lane's entry of the code book.
 DEVICE float nf4_lane() { return NF4_CODE[threadIdx.x & 15]; }

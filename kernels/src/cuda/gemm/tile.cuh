@@ -42,8 +42,8 @@ template <int ROWS, bool K_MAJOR> struct Loader {
   const char *p;   // this thread's first chunk of the next tile
   u64 step;        // bytes from pass to pass
   u64 advance;     // bytes from tile to tile
-  int line;        // K_MAJOR: rows left below the first line; MN_MAJOR: k of the first line in the tile
-  int first;       // K_MAJOR: first k of the chunk; MN_MAJOR: rows left from the chunk's first
+  int first;       // K_MAJOR: first k of the chunk in the tile; MN_MAJOR: k of the first line
+  int whole[K_MAJOR ? PASSES : 1]; // bytes of a chunk inside the rows, where all k's exist; MN_MAJOR: the same for all
   u32 destination; // of the first chunk in the tile, bytes
 
   __device__ __forceinline__ void start(const Operand &o, u32 row, u32 k) {
@@ -52,27 +52,36 @@ template <int ROWS, bool K_MAJOR> struct Loader {
     if constexpr (K_MAJOR) {
       p = o.base + ((u64)(row + l) * o.ld + k + c * 8) * 2;
       advance = BK * 2;
-      line = (int)(o.rows - row) - l;
       first = c * 8;
       destination = l * 64 + ((c ^ ((l >> 1) & 3)) << 4);
+      unroll<PASSES>([&](auto i) { whole[AT(i)] = row + l + AT(i) * PASS < o.rows ? 16 : 0; });
     } else {
       p = o.base + ((u64)(k + l) * o.ld + row + c * 8) * 2;
       advance = (u64)o.ld * (BK * 2);
-      line = l;
-      first = (int)(o.rows - row) - c * 8;
+      first = l;
       destination = l * (ROWS * 2) + ((c ^ (ROWS >= 64 ? l & 7 : (l >> 1) & 3)) << 4);
+      whole[0] = clamp_bytes((int)(o.rows - row) - c * 8);
     }
-    keep(line), keep(first), keep(destination);
+    keep(first), keep(destination);
+    unroll<K_MAJOR ? PASSES : 1>([&](auto i) { keep(whole[AT(i)]); });
   }
 
   /// Starts the copy of the next tile, of whose k's `left` exist, into `tile`.
   __device__ __forceinline__ void load(u32 tile, int left) {
-    int bytes = clamp_bytes(K_MAJOR ? left - first : first);
-    int within = K_MAJOR ? line : left - line;
-    unroll<PASSES>([&](auto i) {
-      constexpr int I = AT(i);
-      cp_async(tile + destination + I * PASS * LINE * 16, p + I * step, I * PASS < within ? bytes : 0);
-    });
+    u32 to = tile + destination;
+    if (left >= BK) {
+      unroll<PASSES>([&](auto i) {
+        constexpr int I = AT(i);
+        cp_async<I * PASS * LINE * 16>(to, p + I * step, whole[K_MAJOR ? I : 0]);
+      });
+    } else {
+      int bytes = clamp_bytes(left - first);
+      unroll<PASSES>([&](auto i) {
+        constexpr int I = AT(i);
+        int most = K_MAJOR ? bytes : first + I * PASS < left ? 16 : 0;
+        cp_async<I * PASS * LINE * 16>(to, p + I * step, min(most, whole[K_MAJOR ? I : 0]));
+      });
+    }
     p += advance;
   }
 };

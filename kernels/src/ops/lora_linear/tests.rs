@@ -1,6 +1,8 @@
 use super::*;
 use crate::check::{Array, Check, random};
+use crate::cuda::gemm::LoraSchedule;
 use medley_tensor::DType;
+use medley_tensor::device::Device;
 use medley_tensor::rng::Philox;
 
 /// `x·Wᵀ + scale·(drop(x)·Aᵀ)·Bᵀ (+ bias)` in f64, the mask drawn word by word.
@@ -95,4 +97,61 @@ fn what_does_not_fit_is_refused() {
     assert!(error(&[2, 3], &[4, 3], 0.0).contains("[4, 3]"));
     assert!(error(&[2, 3], &[5, 2], 0.0).contains("[5, 2]"));
     assert!(error(&[2, 3], &[4, 2], 1.0).contains("p is 1"));
+}
+
+/// Both schedules of the GPU against the CPU, forward and backward, over dense and NF4 bases.
+#[test]
+fn schedules_on_a_gpu_agree_with_the_cpu() {
+    let device = &crate::check::device::device();
+    let on = Device::Cuda(device.clone());
+    let (rows, n, k) = (37, 140, 128);
+    let op = LoraLinear { scale: 0.5, dropout: None };
+    let needs = [true, false, true, true];
+    for dtype in [DType::BF16, DType::F16] {
+        let held = |t: Tensor| t.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap();
+        for (rank, stored) in [(16, dtype), (40, dtype), (8, DType::Nf4)] {
+            let base = random(&[n, k], 2, 0.1);
+            let base = if stored == DType::Nf4 {
+                crate::updates::nf4::quantize_tensor(&base, true).unwrap()
+            } else {
+                held(base).to_dtype(stored).unwrap()
+            };
+            let (x, a, b) = (held(random(&[rows, k], 1, 1.0)), held(random(&[rank, k], 3, 0.1)), held(random(&[n, rank], 4, 0.1)));
+            let dy = held(random(&[rows, n], 5, 1.0));
+            let (want, saved) = op.forward(&[&x, &base, &a, &b], &needs).unwrap();
+            let want_grads = op.backward(saved, &[Some(dy.clone())], &needs).unwrap();
+
+            let up = |t: &Tensor, dtype| t.to_dtype(dtype).unwrap().to_device(&on).unwrap();
+            let (x, dy) = (up(&x, dtype), up(&dy, dtype));
+            let (base, a, b) = (base.to_device(&on).unwrap(), up(&a, DType::F32), up(&b, DType::F32));
+            let size = linear::Sizes { rows, k, n };
+            let schedules = [None, Some(LoraSchedule::TwoStep), Some(LoraSchedule::Fused)];
+            for schedule in &schedules[..if stored == DType::Nf4 { 2 } else { 3 }] {
+                let what = format!("{dtype} rank {rank} over {stored}, {schedule:?}");
+                let (y, h) = op.forward_on(device, size, &x, [&base, &a, &b], None, *schedule).unwrap();
+                let saved = Saved {
+                    x: Some(x.clone()),
+                    h: Some(h),
+                    weight: Some(base.clone()),
+                    a: Some(a.clone()),
+                    b: Some(b.clone()),
+                };
+                let grads = op.backward_on(device, &saved, &dy, &needs, *schedule).unwrap();
+                assert!(grads[1].is_none());
+                let pairs = [(Some(&y), Some(&want[0]))].into_iter().chain(
+                    grads.iter().zip(&want_grads).map(|(g, w)| (g.as_ref(), w.as_ref())),
+                );
+                let bound = if dtype == DType::BF16 { 1.2e-2 } else { 1.5e-3 };
+                for (i, (got, want)) in pairs.enumerate() {
+                    let (Some(got), Some(want)) = (got, want) else { continue };
+                    assert_eq!(got.shape(), want.shape(), "{what}: {i}");
+                    let (got, want) = (got.to_vec_f32().unwrap(), want.to_vec_f32().unwrap());
+                    let rms = (want.iter().map(|w| w * w).sum::<f32>() / want.len() as f32).sqrt();
+                    for (g, w) in got.iter().zip(&want) {
+                        assert!((g - w).abs() <= bound * (w.abs() + rms), "{what}: {i}: got {g}, the CPU {w}");
+                    }
+                }
+            }
+        }
+    }
 }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::check::{Array, Check, random};
 use crate::ops::binary::tests::broadcast;
+use medley_tensor::device::Device;
 
 fn reference(i: &[Array]) -> Vec<Array> {
     let split = |x: &Array| {
@@ -42,10 +43,24 @@ pub(crate) fn check() {
         .tensor(random(&[3, 4, 2], 1, 1.0).permute(&[1, 2, 0]).unwrap(), true)
         .tensor(random(&[6, 5], 2, 1.0).transpose(0, 1).unwrap().narrow(0, 1, 3).unwrap(), true)
         .run(reference);
-    Check::new(Matmul {})
-        .tensor(random(&[2, 3, 4], 1, 1.0).to_dtype(DType::BF16).unwrap(), true)
-        .tensor(random(&[2, 4, 3], 2, 1.0).to_dtype(DType::F16).unwrap(), true)
-        .run(reference);
+}
+
+/// Operands of two dtypes give f32 on both devices.
+#[test]
+fn mixed_dtypes_give_f32() {
+    let a = random(&[2, 3, 4], 1, 1.0).to_dtype(DType::BF16).unwrap();
+    let b = random(&[2, 4, 3], 2, 1.0).to_dtype(DType::F16).unwrap();
+    let want = &reference(&[Array::of(&a), Array::of(&b)])[0].data;
+    let on = Device::Cuda(crate::check::device::device());
+    for (a, b) in [(a.clone(), b.clone()), (a.to_device(&on).unwrap(), b.to_device(&on).unwrap())] {
+        let (y, saved) = Matmul {}.forward(&[&a, &b], &[true; 2]).unwrap();
+        assert_eq!(y[0].dtype(), DType::F32);
+        for (got, want) in y[0].to_vec_f32().unwrap().iter().zip(want) {
+            assert!((f64::from(*got) - want).abs() < 1e-5, "{got} {want}");
+        }
+        let grads = Matmul {}.backward(saved, &[Some(y[0].clone())], &[true; 2]).unwrap();
+        assert!(grads.iter().all(|g| g.as_ref().unwrap().dtype() == DType::F32));
+    }
 }
 
 #[test]

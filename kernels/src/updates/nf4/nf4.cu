@@ -35,9 +35,9 @@ template <class E> DEVICE void dequantize(const u8 *codes, Nf4Scales scales, typ
   }
 }
 
-__constant__ float NF4_THRESHOLDS[15] = {-0.8480964f,  -0.6106329f,  -0.45999527f, -0.3396794f, -0.23460741f,
-                                         -0.13791173f, -0.045525018f, 0.03979015f, 0.12025525f, 0.20352125f,
-                                         0.29201377f,  0.38931254f,   0.5016634f,  0.6427869f,  0.8614784f};
+__constant__ float NF4_THRESHOLDS[15] = {-0.8480964f,  -0.6106329f,   -0.45999527f, -0.33967943f, -0.23460741f,
+                                         -0.13791173f, -0.045525018f, 0.03979015f,  0.12025525f,  0.20352125f,
+                                         0.29201377f,  0.38931254f,   0.5016634f,   0.6427869f,   0.8614784f};
 
 /// bitsandbytes divides by at least this, so that a block of zeros encodes as zeros.
 constexpr float SMALLEST_ABSMAX = 1e-38f;
