@@ -5,8 +5,8 @@
 //! stream, so scratch may be dropped right after the launch that uses it.
 
 mod cast;
-mod pointwise;
 pub mod gemm;
+mod pointwise;
 #[cfg(test)]
 mod tests;
 

@@ -46,8 +46,7 @@ pub(crate) fn pointwise_pair(
     extra: &[KernelArg],
 ) -> Result<[Option<Tensor>; 2]> {
     let on = Device::Cuda(device.clone());
-    let result =
-        |i: usize| wanted[i].then(|| Tensor::empty_on(&on, shape, operands[0].dtype())).transpose();
+    let result = |i: usize| wanted[i].then(|| Tensor::empty_on(&on, shape, operands[0].dtype())).transpose();
     let (a, b) = (result(0)?, result(1)?);
     run(device, kernel, shape, operands, &[a.as_ref(), b.as_ref()], extra)?;
     Ok([a, b])
@@ -92,7 +91,8 @@ fn run(
     let layout = if whole {
         None
     } else {
-        let numbers = dimensions.iter().flat_map(|d| std::iter::once(d.extent).chain(d.strides.iter().copied()));
+        let numbers =
+            dimensions.iter().flat_map(|d| std::iter::once(d.extent).chain(d.strides.iter().copied()));
         Some(upload(device, &numbers.map(|v| v as u64).collect::<Vec<u64>>())?)
     };
     let mut arguments = Vec::with_capacity(results.len() + addresses.len() + 4 + extra.len());
