@@ -19,7 +19,10 @@ const CONFIG: &str = r#"{"architectures":["LlamaForCausalLM"],"model_type":"llam
 
 fn model_folder(folder: &Path) {
     let config = ModelConfig::parse(Path::new("config.json"), CONFIG).unwrap();
-    Llama::from_scratch(config, 1, Placement::default()).unwrap().save(folder, DType::BF16, usize::MAX).unwrap();
+    Llama::from_scratch(config, 1, Placement::default())
+        .unwrap()
+        .save(folder, DType::BF16, usize::MAX)
+        .unwrap();
 }
 
 /// One optimizer step over `sequences` sequences of 512 tokens; every `stride`-th position labelled.

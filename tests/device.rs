@@ -21,7 +21,10 @@ fn ten_steps_on_the_card_follow_the_cpus_loss() {
     let work = Workplace::new();
     let methods: [(&str, &[&str]); 3] = [
         ("lora", &["--learning_rate", "1e-2"]),
-        ("qlora", &["--learning_rate", "1e-2", "--quantization_bit", "4", "--gradient_checkpointing", "true"]),
+        (
+            "qlora",
+            &["--learning_rate", "1e-2", "--quantization_bit", "4", "--gradient_checkpointing", "true"],
+        ),
         ("full", &["--learning_rate", "2e-3", "--finetuning_type", "full"]),
     ];
     for (method, options) in methods {

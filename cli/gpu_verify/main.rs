@@ -59,8 +59,11 @@ fn run() -> Result<Vec<String>> {
         tables.push(table);
     };
     if options.runs("ops") {
-        for (table, found) in [verify_ops(&device, options.quick)?, updates::verify(&device, options.quick)?]
-        {
+        for (table, found) in [
+            verify_ops(&device, options.quick)?,
+            updates::verify_optimizer(&device, options.quick)?,
+            updates::verify_nf4(&device, options.quick)?,
+        ] {
             show(table);
             faults.extend(found);
         }

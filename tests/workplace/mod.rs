@@ -37,7 +37,10 @@ impl Workplace {
         train_bpe(texts.iter(), &options, &model).unwrap();
         std::fs::write(model.join("config.json"), config().to_string()).unwrap();
         let config = ModelConfig::from_folder(&model).unwrap();
-        Llama::from_scratch(config, 5, Placement::default()).unwrap().save(&model, DType::BF16, usize::MAX).unwrap();
+        Llama::from_scratch(config, 5, Placement::default())
+            .unwrap()
+            .save(&model, DType::BF16, usize::MAX)
+            .unwrap();
         Workplace { dir }
     }
 

@@ -138,18 +138,29 @@ pub const LORA: &[Opt] = &[
 ];
 
 pub const OPTIMISATION: &[Opt] = &[
-    Opt::field(Section::Train, "stage", Choice(&["sft", "pt"]), "instruction / response pairs, or plain text")
-        .on(READS_DATA)
-        .instead("preference and reward stages (rm, ppo, dpo, kto) are not available; use sft or pt"),
+    Opt::field(
+        Section::Train,
+        "stage",
+        Choice(&["sft", "pt"]),
+        "instruction / response pairs, or plain text",
+    )
+    .on(READS_DATA)
+    .instead("preference and reward stages (rm, ppo, dpo, kto) are not available; use sft or pt"),
     Opt::field(Section::Train, "do_train", Flag, "train (implied by `medley train`)").on(TRAIN),
     Opt::field(Section::Train, "do_eval", Flag, "evaluate after training").on(TRAIN),
     Opt::field(Section::Train, "do_predict", Flag, "predict after training").on(TRAIN),
     Opt::field(Section::Train, "per_device_train_batch_size", Int, "sequences in a micro-batch").on(TRAIN),
-    Opt::field(Section::Train, "gradient_accumulation_steps", Int, "micro-batches in an optimizer step").on(TRAIN),
+    Opt::field(Section::Train, "gradient_accumulation_steps", Int, "micro-batches in an optimizer step")
+        .on(TRAIN),
     Opt::field(Section::Train, "learning_rate", Float, "peak learning rate").on(TRAIN),
     Opt::field(Section::Train, "num_train_epochs", Float, "passes over the data").on(TRAIN),
-    Opt::field(Section::Train, "max_steps", Int, "optimizer steps; a positive number overrides num_train_epochs")
-        .on(TRAIN),
+    Opt::field(
+        Section::Train,
+        "max_steps",
+        Int,
+        "optimizer steps; a positive number overrides num_train_epochs",
+    )
+    .on(TRAIN),
     Opt::field(
         Section::Train,
         "lr_scheduler_type",
@@ -158,14 +169,26 @@ pub const OPTIMISATION: &[Opt] = &[
     )
     .on(TRAIN)
     .instead("cosine_with_min_lr comes nearest to a decay with a floor or restarts"),
-    Opt::field(Section::Train, "lr_scheduler_kwargs", Numbers, "min_lr, min_lr_rate or num_cycles of the schedule")
-        .on(TRAIN),
+    Opt::field(
+        Section::Train,
+        "lr_scheduler_kwargs",
+        Numbers,
+        "min_lr, min_lr_rate or num_cycles of the schedule",
+    )
+    .on(TRAIN),
     Opt::field(Section::Train, "warmup_ratio", Float, "share of the steps that warm up").on(TRAIN),
     Opt::field(Section::Train, "warmup_steps", Float, "steps that warm up; overrides warmup_ratio").on(TRAIN),
     Opt::field(
         Section::Train,
         "optim",
-        Choice(&["adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw_8bit", "adamw_bnb_8bit", "paged_adamw_8bit"]),
+        Choice(&[
+            "adamw_torch",
+            "adamw_torch_fused",
+            "adamw_hf",
+            "adamw_8bit",
+            "adamw_bnb_8bit",
+            "paged_adamw_8bit",
+        ]),
         "AdamW, under Hugging Face's names for it",
     )
     .on(TRAIN)
@@ -174,13 +197,22 @@ pub const OPTIMISATION: &[Opt] = &[
     Opt::field(Section::Train, "adam_beta1", Float, "AdamW's β₁").on(TRAIN),
     Opt::field(Section::Train, "adam_beta2", Float, "AdamW's β₂").on(TRAIN),
     Opt::field(Section::Train, "adam_epsilon", Float, "AdamW's ε").on(TRAIN),
-    Opt::field(Section::Train, "max_grad_norm", Float, "clip gradients to this global norm; 0: off").on(TRAIN),
-    Opt::field(Section::Train, "gradient_checkpointing", Flag, "recompute activations: less memory, a third slower")
+    Opt::field(Section::Train, "max_grad_norm", Float, "clip gradients to this global norm; 0: off")
         .on(TRAIN),
-    Opt::field(Section::Train, "eval_strategy", Choice(&["no", "steps", "epoch"]), "when to evaluate").on(TRAIN),
-    Opt::field(Section::Train, "eval_steps", Float, "steps between evaluations; unset: logging_steps").on(TRAIN),
+    Opt::field(
+        Section::Train,
+        "gradient_checkpointing",
+        Flag,
+        "recompute activations: less memory, a third slower",
+    )
+    .on(TRAIN),
+    Opt::field(Section::Train, "eval_strategy", Choice(&["no", "steps", "epoch"]), "when to evaluate")
+        .on(TRAIN),
+    Opt::field(Section::Train, "eval_steps", Float, "steps between evaluations; unset: logging_steps")
+        .on(TRAIN),
     Opt::field(Section::Train, "eval_on_start", Flag, "evaluate before the first step too").on(TRAIN),
-    Opt::field(Section::Train, "per_device_eval_batch_size", Int, "sequences in an evaluation batch").on(SCORES),
+    Opt::field(Section::Train, "per_device_eval_batch_size", Int, "sequences in an evaluation batch")
+        .on(SCORES),
     Opt::field(
         Section::Train,
         "resume_from_checkpoint",
@@ -234,10 +266,16 @@ const SEEDED: &[Cmd] = &[Train, Eval, Predict, Generate, Chat, Quickstart];
 pub const RUN: &[Opt] = &[
     Opt::field(Section::Run, "seed", Int, "seed of initialisation, dropout and sampling").on(SEEDED),
     Opt::field(Section::Run, "data_seed", Int, "seed of the order of examples; unset: seed").on(SCORES),
-    Opt::field(Section::Run, "device", Text, "cpu, cuda, cuda:N, or sim (a simulated GPU); unset: a GPU if there is one")
-        .on(RUNS_MODEL),
+    Opt::field(
+        Section::Run,
+        "device",
+        Text,
+        "cpu, cuda, cuda:N, or sim (a simulated GPU); unset: a GPU if there is one",
+    )
+    .on(RUNS_MODEL),
     Opt::field(Section::Run, "bf16", Flag, "compute in bfloat16 on the GPU").on(RUNS_MODEL),
-    Opt::field(Section::Run, "fp16", Flag, "compute in half precision on the GPU, with loss scaling").on(RUNS_MODEL),
+    Opt::field(Section::Run, "fp16", Flag, "compute in half precision on the GPU, with loss scaling")
+        .on(RUNS_MODEL),
     Opt::field(Section::Run, "num_threads", Int, "CPU threads; unset: one a core")
         .on(&[Train, Eval, Predict, Generate, Chat, Export, Convert, Logits, Quickstart]),
 ];

@@ -47,7 +47,10 @@ pub const NO_EFFECT: &[Opt] = &[
     Opt::no_effect("quantization_device_map", "device says where tensors live"),
     Opt::no_effect("use_cpu", "device says where tensors live; unset, it is the GPU where there is one"),
     Opt::no_effect("no_cuda", "device says where tensors live; unset, it is the GPU where there is one"),
-    Opt::no_effect("use_mps_device", "device says where tensors live; unset, it is the GPU where there is one"),
+    Opt::no_effect(
+        "use_mps_device",
+        "device says where tensors live; unset, it is the GPU where there is one",
+    ),
     Opt::no_effect("offload_folder", "weights are memory-mapped, so the system pages them in and out itself"),
     Opt::no_effect("use_fast_tokenizer", "tokenizer.json is read by the one (fast) tokenizer there is"),
     Opt::no_effect("trust_remote_code", "no code of a model folder is ever run"),

@@ -152,10 +152,8 @@ __device__ __forceinline__ void load_stationary(u32 tile, const T* from, u32 str
   }
 }
 
-/// Columns `32 * group` and on exist in every head that runs in template DT, so no test is needed.
-template <int DT> __device__ __forceinline__ constexpr bool always(int group) {
-  return DT == 64 ? group == 0 : group * 32 <= DT / 2;
-}
+/// The smallest head that runs in template DT.
+template <int DT> constexpr int kSmallest = DT == 64 ? 1 : DT / 2 + 1;
 
 /// `c[16 x 8N] += a . b[8N rows]^T` for 16 columns: `b` points at the lane's row and chunk of the first 16
 /// rows of a tile.
@@ -183,13 +181,13 @@ __device__ __forceinline__ void multiply_columns(float (&c0)[4], float (&c1)[4],
 }
 
 /// `c[16 x W] += a[16 x 16K] . b[16K rows, W columns from first]`; `d` bounds the columns worth computing.
-/// `rows` is the lane's row of the tile, `lane_bits` its permuted chunk.
-template <class T, int DT, int W, int K>
+/// `rows` is the lane's row of the tile, `lane_bits` its permuted chunk. Columns below SURE need no test.
+template <class T, int DT, int W, int SURE, int K>
 __device__ __forceinline__ void accumulate(float (&c)[W / 8][4], const u32 (&a)[K][4], u32 rows, u32 lane_bits,
                                            u32 first, u32 d) {
 #pragma unroll
   for (int g = 0; g < W / 32; g++)
-    if ((W == DT && always<DT>(g)) || first + g * 32 < d)
+    if (g * 32 < SURE || first + g * 32 < d)
 #pragma unroll
       for (int h = 0; h < 2; h++)
         multiply_columns<T, DT, K>(c[g * 4 + h * 2], c[g * 4 + h * 2 + 1], a,
@@ -212,20 +210,28 @@ __device__ __forceinline__ void pack_operand(u32 (&a)[N / 2][4], const float (&c
 /// `first`, of a tile that no other warp reads there, then writes the `rows` rows that exist to `to`, 16
 /// bytes a lane.
 template <class T, int DT, int W>
-__device__ __forceinline__ void store_rows(char* tile, u32 row, u32 first, const float (&c)[W / 8][4], float low,
+__device__ __forceinline__ void store_rows(u32 tile, u32 row, u32 first, const float (&c)[W / 8][4], float low,
                                            float high, T* to, u64 stride, int rows, u32 d, u32 lane) {
-  u32 g = lane >> 2, t = lane & 3;
+  const u32 g = lane >> 2, at = tile + (row + g) * (DT * 2) + first * 2 + (lane & 3) * 4;
 #pragma unroll
   for (int n = 0; n < W / 8; n++) {
-    char* at = tile + swizzled<DT>(row + g, first / 8 + n) + t * 4;
-    *(u32*)at = pack<T>(c[n][0] * low, c[n][1] * low);
-    *(u32*)(at + 8 * DT * 2) = pack<T>(c[n][2] * high, c[n][3] * high);
+    const u32 chunk = at + ((g ^ (n & 7)) << 4) + (n & ~7) * 16;
+    asm volatile("st.shared.b32 [%0],%1;" ::"r"(chunk), "r"(pack<T>(c[n][0] * low, c[n][1] * low)) : "memory");
+    asm volatile("st.shared.b32 [%0+%2],%1;" ::"r"(chunk), "r"(pack<T>(c[n][2] * high, c[n][3] * high)),
+                 "n"(8 * DT * 2)
+                 : "memory");
   }
   __syncwarp();
   constexpr int CHUNKS = W / 8;
-  u32 chunk = lane % CHUNKS;
-#pragma unroll 2
-  for (u32 r = lane / CHUNKS; r < 16; r += 32 / CHUNKS)
-    if ((int)r < rows && first + chunk * 8 < d)
-      *(uint4*)(to + r * stride + first + chunk * 8) = *(uint4*)(tile + swizzled<DT>(row + r, first / 8 + chunk));
+  const u32 chunk = lane % CHUNKS;
+  if (first + chunk * 8 >= d) return;
+#pragma unroll 1
+  for (u32 r = lane / CHUNKS; (int)r < min(rows, 16); r += 32 / CHUNKS) {
+    uint4 x;
+    asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3},[%4];"
+                 : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
+                 : "r"(tile + swizzled<DT>(row + r, first / 8 + chunk))
+                 : "memory");
+    *(uint4*)(to + r * stride + first + chunk * 8) = x;
+  }
 }

@@ -9,6 +9,8 @@ pub mod gemm;
 mod pointwise;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod traffic;
 
 pub use cast::{cast, to_f32};
 pub(crate) use pointwise::{Kernel, pointwise, pointwise_pair};

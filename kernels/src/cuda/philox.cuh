@@ -7,7 +7,7 @@
 __device__ __forceinline__ uint4 philox(u64 index, u64 stream, u64 seed) {
     uint4 c = make_uint4((u32)index, (u32)(index >> 32), (u32)stream, (u32)(stream >> 32));
     u32 k0 = (u32)seed, k1 = (u32)(seed >> 32);
-#pragma unroll
+#pragma unroll 2
     for (int round = 0; round < 10; ++round) {
         const u64 p0 = (u64)0xD2511F53u * c.x, p1 = (u64)0xCD9E8D57u * c.z;
         c = make_uint4((u32)(p1 >> 32) ^ c.y ^ k0, (u32)p1, (u32)(p0 >> 32) ^ c.w ^ k1, (u32)p0);

@@ -20,7 +20,8 @@ pub struct Checks {
     /// Global accesses outside every allocation fault; without it they read zeros and write nothing.
     /// Accesses outside shared, local and parameter memory always fault.
     pub bounds: bool,
-    /// Addresses that are not a multiple of the access's size fault.
+    /// Global accesses whose address is not a multiple of their size fault; without it they work byte by
+    /// byte. Atomics and accesses of shared and local memory always fault.
     pub alignment: bool,
     /// Reads of global and shared memory that nothing has written fault.
     pub uninitialised: bool,
@@ -271,6 +272,11 @@ impl Gpu {
                 // Variables without an initial value are zero (PTX ISA §5.4.4).
                 self.memory.fill(address, v.bytes, 0)?;
                 symbols.insert(v.name.clone(), address);
+            }
+        }
+        for function in &module.file.functions {
+            if let Some(address) = module.file.function_address(&function.name) {
+                symbols.insert(function.name.clone(), address);
             }
         }
         for v in &module.file.variables {

@@ -1,8 +1,9 @@
 //! A simulator of PTX, the virtual instruction set of NVIDIA GPUs: it runs kernels on the CPU, checks
 //! every memory access and barrier, and counts what the kernel would cost on a card.
 #![deny(unsafe_code)]
-// Loops over lanes index several rows at once.
-#![allow(clippy::needless_range_loop)]
+// Loops over lanes index several rows at once,
+// and bit patterns are put together from shifts and masks.
+#![allow(clippy::needless_range_loop, clippy::precedence)]
 
 pub mod count;
 mod decode;

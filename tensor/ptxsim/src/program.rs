@@ -175,6 +175,17 @@ pub(crate) struct FragmentAccess {
     pub regs: Vec<Reg>,
 }
 
+/// `call` through a register.
+#[derive(Debug)]
+pub(crate) struct IndirectCall {
+    /// 64-bit row of the function's address.
+    pub target: Row,
+    /// Address and index of every function the call fits.
+    pub candidates: Vec<(u64, u32)>,
+    pub arguments: Vec<(u32, u32)>,
+    pub results: Vec<(u32, u32)>,
+}
+
 /// What an instruction does.
 pub(crate) enum Kind {
     Alu(Alu),
@@ -193,6 +204,7 @@ pub(crate) enum Kind {
         /// Words copied back at `ret`, (callee's, caller's).
         results: Vec<(u32, u32)>,
     },
+    CallIndirect(Box<IndirectCall>),
     Return,
     Exit,
     Trap,

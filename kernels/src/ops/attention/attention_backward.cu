@@ -33,6 +33,7 @@ __device__ __forceinline__ void backward(const T* q, const T* k, const T* v, con
                                          u32 q_head, u32 k_token, u32 k_head, u32 v_token, u32 v_head, u32 tokens,
                                          u32 group, u32 d, u32 window, float scale, float scale_log2) {
   constexpr int BS = WARPS / SPLIT * 16, THREADS = WARPS * 32, ROW = DT * 2, W = DT / SPLIT;
+  constexpr int SURE = SPLIT == 1 ? kSmallest<DT> : 0;
   constexpr int A = BS * ROW, B = SB * ROW, STAGE = 2 * B;
   extern __shared__ __align__(128) char shared[];
   const u32 sa = shared_address(shared), sb = sa + 2 * A, sl = sb + 2 * STAGE;
@@ -151,10 +152,10 @@ __device__ __forceinline__ void backward(const T* q, const T* k, const T* v, con
       u32 operand[SB / 16][4];
       if constexpr (KEYS) {
         pack_operand<T>(operand, s);
-        accumulate<T, DT, W>(acc2, operand, tile + B + t_row, a_lane, half, d);
+        accumulate<T, DT, W, SURE>(acc2, operand, tile + B + t_row, a_lane, half, d);
       }
       pack_operand<T>(operand, ds);
-      accumulate<T, DT, W>(acc1, operand, tile + t_row, a_lane, half, d);
+      accumulate<T, DT, W, SURE>(acc1, operand, tile + t_row, a_lane, half, d);
     }
     if (head == last_head) break;
     at = next;
@@ -164,9 +165,9 @@ __device__ __forceinline__ void backward(const T* q, const T* k, const T* v, con
   // The results leave through the stationary tiles, which other warps may still be reading.
   __syncthreads();
   const u64 stride = (u64)gridDim.x * d, to = (w.x + row0) * stride + blockIdx.x * d;
-  store_rows<T, DT, W>(shared, row0, half, acc1, scale, scale, out1 + to, stride, rows - (int)row0, d, lane);
+  store_rows<T, DT, W>(sa, row0, half, acc1, scale, scale, out1 + to, stride, rows - (int)row0, d, lane);
   if constexpr (KEYS)
-    store_rows<T, DT, W>(shared + A, row0, half, acc2, 1.0f, 1.0f, out2 + to, stride, rows - (int)row0, d, lane);
+    store_rows<T, DT, W>(sa + A, row0, half, acc2, 1.0f, 1.0f, out2 + to, stride, rows - (int)row0, d, lane);
 }
 
 #define PARAMETERS(T)                                                                                              \

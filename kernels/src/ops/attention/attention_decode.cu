@@ -130,7 +130,7 @@ __device__ __forceinline__ void decode(const T* q, T* o, float* part_o, float* p
     }
     u32 p[1][4];
     pack_operand<T>(p, s);
-    accumulate<T, DT, DT>(acc, p, tile + t_row, a_lane, 0, d);
+    accumulate<T, DT, DT, 1>(acc, p, tile + t_row, a_lane, 0, d);
   }
 
   // All stages are free: each warp leaves its O in its own, m and l before them.

@@ -137,24 +137,20 @@ extern "C" __global__ void __launch_bounds__(256, 2)
   const u32 base = keys ? w.w : w.z, o_token = (keys ? gridDim.x * group : gridDim.x) * d;
   const u32 first_head = keys ? blockIdx.x * group : blockIdx.x, last_head = keys ? first_head + group : first_head + 1;
   const u32 kv = first_head / group;
-  if (keys) {
-    load(a1, k + (u64)w.x * k_token + kv * k_head, k_token, rows, d, pitch);
-    load(a2, v + (u64)w.x * v_token + kv * v_head, v_token, rows, d, pitch);
-  } else {
-    load(a1, q + (u64)w.x * q_token + first_head * q_head, q_token, rows, d, pitch);
-    load(a2, d_out + (u64)w.x * o_token + first_head * d, o_token, rows, d, pitch);
-  }
+  // What stays and what is streamed; the streamed side of the keys' pass moves from head to head.
+  const float *stay1 = keys ? k + kv * k_head : q + first_head * q_head, *pass1 = keys ? q : k + kv * k_head;
+  const float *stay2 = keys ? v + kv * v_head : d_out + first_head * d, *pass2 = keys ? d_out : v + kv * v_head;
+  const u32 stay1_token = keys ? k_token : q_token, pass1_token = keys ? q_token : k_token;
+  const u32 stay2_token = keys ? v_token : o_token, pass2_token = keys ? o_token : v_token;
+  load(a1, stay1 + (u64)w.x * stay1_token, stay1_token, rows, d, pitch);
+  load(a2, stay2 + (u64)w.x * stay2_token, stay2_token, rows, d, pitch);
   Row acc1 = {}, acc2 = {};
   for (u32 head = first_head; head < last_head; head++)
     for (int at = first; at < end; at += N) {
       __syncthreads();
-      if (keys) {
-        load(b1, q + (u64)(base + at) * q_token + head * q_head, q_token, end - at, d, pitch);
-        load(b2, d_out + (u64)(base + at) * o_token + head * d, o_token, end - at, d, pitch);
-      } else {
-        load(b1, k + (u64)(base + at) * k_token + kv * k_head, k_token, end - at, d, pitch);
-        load(b2, v + (u64)(base + at) * v_token + kv * v_head, v_token, end - at, d, pitch);
-      }
+      const float *p1 = pass1 + (keys ? head * q_head : 0), *p2 = pass2 + (keys ? head * d : 0);
+      load(b1, p1 + (u64)(base + at) * pass1_token, pass1_token, end - at, d, pitch);
+      load(b2, p2 + (u64)(base + at) * pass2_token, pass2_token, end - at, d, pitch);
       __syncthreads();
       const int distance = keys ? at + j - position - i : position + i - at - j;
       const bool there = i < rows && at + j < end && distance >= 0 && distance < reach;

@@ -120,7 +120,7 @@ __device__ __forceinline__ void forward(const T* q, const T* k, const T* v, T* o
       }
     }
     pack_operand<T>(p, s);
-    accumulate<T, DT, DT>(acc, p, t_rows, t_lane, 0, d);
+    accumulate<T, DT, DT, kSmallest<DT>>(acc, p, t_rows, t_lane, 0, d);
   }
 
   float inverse[2];
@@ -132,7 +132,7 @@ __device__ __forceinline__ void forward(const T* q, const T* k, const T* v, T* o
     if ((lane & 3) == 0 && row < rows) lse[(u64)head * tokens + w.x + row] = m[h] * scale + log2_approx(l[h]);
   }
   const u64 stride = (u64)gridDim.x * d;
-  store_rows<T, DT, DT>(shared, row0, 0, acc, inverse[0], inverse[1], o + (u64)(w.x + row0) * stride + head * d, stride,
+  store_rows<T, DT, DT>(sq, row0, 0, acc, inverse[0], inverse[1], o + (u64)(w.x + row0) * stride + head * d, stride,
                         rows - (int)row0, d, lane);
 }
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::check::device::device;
 use crate::check::random;
-use medley_tensor::device::Device;
+use medley_tensor::device::{CudaDevice, Device, SimOptions};
 
 struct Case<'a> {
     cu_seqlens: &'a [u32],
@@ -126,6 +126,44 @@ fn same_bits_every_time() {
     let inputs = case.inputs(DType::BF16).map(|x| x.to_device(&on).unwrap());
     let bits = |x: [Vec<f32>; 4]| x.map(|x| x.into_iter().map(f32::to_bits).collect::<Vec<_>>());
     assert_eq!(bits(case.run(&inputs)), bits(case.run(&inputs)));
+}
+
+/// On aligned shapes the main loops have no bank conflict and move no sector that nobody asked for.
+#[test]
+fn main_loops_waste_nothing() {
+    let options = SimOptions { counts: true, threads: 1, ..SimOptions::default() };
+    let device = CudaDevice::sim(options).unwrap();
+    let on = Device::Cuda(device.clone());
+    for d in [64, 128, 256] {
+        let case = Case { cu_seqlens: &[0, 128], hq: 2, hkv: 1, d, window: None };
+        case.run(&case.inputs(DType::BF16).map(|x| x.to_device(&on).unwrap()));
+    }
+    let q = random(&[1, 8, 128], 1, 1.0).to_dtype(DType::BF16).unwrap().to_device(&on).unwrap();
+    let kv = random(&[256, 2, 128], 2, 1.0).to_dtype(DType::BF16).unwrap().to_device(&on).unwrap();
+    let cache = DeviceKeyValues { k: &kv, v: &kv, len: 256 };
+    attention_with_device_caches(&q, &[1], &[cache], 1.0, None).unwrap();
+    let mut seen = 0;
+    for (name, _, counts) in device.simulator().unwrap().reports() {
+        let Some(found) = counts.main_loop().filter(|l| l.tensor_instructions() > 0) else { continue };
+        println!(
+            "{name}: mma {} others {} wavefronts {}/{} sectors {}/{}; kernel sectors {}/{} wavefronts {}/{} {:?}",
+            found.tensor_instructions(),
+            found.other_instructions(),
+            found.wavefronts,
+            found.wavefronts_ideal,
+            found.sectors,
+            found.sectors_needed,
+            counts.sectors(),
+            counts.sectors_needed(),
+            counts.wavefronts(),
+            counts.wavefronts_ideal(),
+            counts.worst_lines(3)
+        );
+        assert_eq!(found.wavefronts, found.wavefronts_ideal, "{name}: bank conflicts");
+        assert_eq!(found.sectors, found.sectors_needed, "{name}: sectors");
+        seen += 1;
+    }
+    assert_eq!(seen, 10, "three templates of three passes, and decoding");
 }
 
 /// Newest queries over caches: in few and many parts, of several sequences, a prompt in one piece.

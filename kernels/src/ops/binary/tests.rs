@@ -1,5 +1,6 @@
 use super::*;
 use crate::check::{Array, Check, random};
+use medley_tensor::device::Device;
 
 const KINDS: [BinaryKind; 4] = [BinaryKind::Add, BinaryKind::Sub, BinaryKind::Mul, BinaryKind::Div];
 
@@ -52,6 +53,8 @@ pub(crate) fn check() {
             (&[0, 3], &[3]),
             (&[2, 0], &[2, 1]),
             (&[600], &[1]),
+            (&[5, 16], &[16]),
+            (&[2, 3, 2, 2, 2, 3, 2, 2], &[3, 1, 2, 1, 3, 1, 2]),
         ] {
             Check::new(Binary { kind }).input(a).tensor(divisor(b), true).run(|i| reference(kind, i));
         }
@@ -62,6 +65,20 @@ pub(crate) fn check() {
         let bf16 = random(&[3], 1, 1.0).to_dtype(DType::BF16).unwrap();
         Check::new(Binary { kind }).tensor(bf16, true).tensor(divisor(&[2, 3]), true).run(|i| reference(kind, i));
     }
+}
+
+#[test]
+fn dtypes_that_differ_meet_in_f32_on_a_gpu() {
+    let on = Device::Cuda(crate::check::device::device());
+    let a = random(&[2, 3], 1, 1.0).to_dtype(DType::BF16).unwrap();
+    let b = divisor(&[3]);
+    let op = Binary { kind: BinaryKind::Div };
+    let (want, _) = op.forward(&[&a, &b], &[false; 2]).unwrap();
+    let (y, saved) = op.forward(&[&a.to_device(&on).unwrap(), &b.to_device(&on).unwrap()], &[true; 2]).unwrap();
+    assert_eq!((y[0].dtype(), y[0].to_vec_f32().unwrap()), (DType::F32, want[0].to_vec_f32().unwrap()));
+    let d = op.backward(saved, &[Some(y[0].clone())], &[true; 2]).unwrap();
+    let dtypes = d.iter().map(|d| d.as_ref().unwrap().dtype()).collect::<Vec<_>>();
+    assert_eq!(dtypes, [DType::BF16, DType::F32]);
 }
 
 #[test]

@@ -23,6 +23,7 @@ pub(crate) fn check() {
         (&[&[2, 3, 2], &[4, 3, 2]], 0),
         (&[&[2, 3, 2], &[2, 5, 2]], 1),
         (&[&[0, 3], &[0, 2]], 1),
+        (&[&[3, 16], &[3, 8]], 1),
     ] {
         let mut check = Check::new(Concat { dim });
         for shape in shapes {

@@ -1,5 +1,7 @@
 use super::*;
 use crate::check::{Array, Check, random};
+use medley_tensor::DType;
+use medley_tensor::device::Device;
 use medley_tensor::rng::Philox;
 
 /// The mask by definition: the stream's words in order.
@@ -21,6 +23,27 @@ pub(crate) fn check() {
     Check::new(op)
         .tensor(random(&[5, 4], 1, 1.0).transpose(0, 1).unwrap(), true)
         .run(|i| vec![reference(op, &i[0])]);
+}
+
+/// The mask is the CPU's to the bit, in every dtype, where vectors are whole, short and not aligned.
+#[test]
+fn the_mask_is_the_same_on_both_devices() {
+    let on = Device::Cuda(crate::check::device::device());
+    let op = Dropout { p: 0.4, seed: u64::MAX - 3, stream: 1 << 40 | 5 };
+    for dtype in [DType::F32, DType::BF16, DType::F16] {
+        for (n, start) in [(4096, 0), (1003, 0), (1003, 1), (64, 8)] {
+            let data = (0..n + start).map(|i| 1.0 + (i % 7) as f32).collect::<Vec<f32>>();
+            let x = Tensor::from_vec(data, &[n + start]).unwrap().narrow(0, start, n).unwrap();
+            let want = op.masked(&x).unwrap().to_dtype(dtype).unwrap().to_vec_f32().unwrap();
+            let there = x.to_dtype(dtype).unwrap();
+            let padded = [vec![0.0; start], there.to_vec_f32().unwrap()].concat();
+            let padded = Tensor::from_vec(padded, &[n + start]).unwrap().to_dtype(dtype).unwrap();
+            let view = padded.to_device(&on).unwrap().narrow(0, start, n).unwrap();
+            let got = op.masked(&view).unwrap();
+            assert_eq!(got.dtype(), dtype);
+            assert_eq!(got.to_vec_f32().unwrap(), want, "{n} elements from {start} in {dtype}");
+        }
+    }
 }
 
 #[test]

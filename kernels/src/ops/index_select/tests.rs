@@ -15,6 +15,7 @@ pub(crate) fn check() {
         (&[2, 3, 2], &[1]),
         (&[4, 5], &[]),
         (&[2, 0], &[1, 0, 1]),
+        (&[6, 24], &[5, 5, 0, 5, 3]),
     ] {
         Check::new(IndexSelect { indices: indices.into() }).input(shape).run(|i| vec![reference(&i[0], indices)]);
     }

@@ -17,7 +17,9 @@
 
 __device__ __forceinline__ float combine(u32 max, float a, float b)
 {
-    return max ? (b > a || b != b ? b : a) : a + b;
+    float larger;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(a), "f"(b));
+    return max ? larger : a + b;
 }
 
 __device__ __forceinline__ void store_as(void* y, u64 at, float v, u32 out)

@@ -39,6 +39,9 @@ pub(crate) fn check() {
             (&[0, 3], &[1]),
             (&[700, 3], &[0]),
             (&[2, 1111], &[1]),
+            (&[2, 8200], &[1]),
+            (&[300, 264], &[0]),
+            (&[2, 40, 35], &[1]),
         ] {
             for keepdim in [false, true] {
                 let op = Reduce { kind, dims: dims.to_vec(), keepdim };

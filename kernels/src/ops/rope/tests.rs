@@ -32,7 +32,7 @@ fn reference(x: &Array, rot_dim: usize, factor: f64, interleaved: bool, position
 }
 
 pub(crate) fn check() {
-    for (t, heads, d, rot) in [(1, 1, 2, 2), (5, 3, 8, 8), (4, 2, 10, 6), (0, 2, 4, 4), (3, 1, 5, 0), (70, 3, 6, 6)] {
+    for (t, heads, d, rot) in [(1, 1, 2, 2), (5, 3, 8, 8), (4, 2, 10, 6), (0, 2, 4, 4), (3, 1, 5, 0), (70, 3, 6, 6), (3, 5, 32, 32), (2, 3, 48, 16)] {
         for (interleaved, factor) in [(false, 1.0), (true, 1.0), (false, 1.25)] {
             let positions: Vec<u32> = (0..t).map(|i| (i * 13 % 64) as u32).collect();
             Check::new(rope(rot, factor, interleaved, &positions))

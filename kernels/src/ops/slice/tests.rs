@@ -17,6 +17,7 @@ pub(crate) fn check() {
         (&[2, 5, 3], 1, 0, 5),
         (&[2, 5, 3], 1, 4, 0),
         (&[3, 0], 0, 1, 2),
+        (&[3, 32], 1, 8, 16),
     ] {
         Check::new(Slice { dim, start, len }).input(shape).run(|i| vec![reference(&i[0], dim, start, len)]);
     }

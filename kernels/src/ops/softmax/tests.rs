@@ -12,7 +12,7 @@ fn reference(i: &[Array]) -> Vec<Array> {
 }
 
 pub(crate) fn check() {
-    for shape in [&[1][..], &[5], &[3, 7], &[2, 3, 33], &[0, 4], &[3, 0], &[2, 500]] {
+    for shape in [&[1][..], &[5], &[3, 7], &[2, 3, 33], &[0, 4], &[3, 0], &[2, 500], &[3, 64], &[2, 1030], &[1, 1032], &[1, 25_600]] {
         Check::new(Softmax {}).input(shape).run(reference);
     }
     Check::new(Softmax {}).tensor(random(&[6, 5], 1, 3.0).transpose(0, 1).unwrap(), true).run(reference);

@@ -12,11 +12,13 @@ pub(crate) fn check() {
         Check::new(Swiglu {}).input(shape).input(shape).run(reference);
     }
     // Gate and up as halves of one fused projection.
-    let fused = random(&[5, 14], 1, 3.0);
+    for half in [7, 16] {
+    let fused = random(&[5, 2 * half], 1, 3.0);
     Check::new(Swiglu {})
-        .tensor(fused.narrow(1, 0, 7).unwrap(), true)
-        .tensor(fused.narrow(1, 7, 7).unwrap(), true)
+        .tensor(fused.narrow(1, 0, half).unwrap(), true)
+        .tensor(fused.narrow(1, half, half).unwrap(), true)
         .run(reference);
+    }
 }
 
 #[test]

@@ -40,7 +40,7 @@ __device__ __forceinline__ float function(u32 kind, float x) {
     Both f;
     switch (kind) {
         case EXP: f.value = f.slope = expf(x); break;
-        case LOG: f = {logf(x), 1.0f / x}; break;
+        case LOG: f = {__logf(x), 1.0f / x}; break;
         case SQRT: f.value = __fsqrt_rn(x), f.slope = 0.5f / f.value; break;
         case RSQRT: f.value = 1.0f / __fsqrt_rn(x), f.slope = -0.5f * f.value / x; break;
         case SQUARE: f = {x * x, 2.0f * x}; break;

@@ -338,7 +338,8 @@ impl Body<'_, '_> {
         macro_rules! carry {
             ($t:ty, $row:ident, $set:ident, $signed:ty, $add:path, $sub:path) => {{
                 let alu: Alu = Box::new(move |regs, mask| {
-                    let cc = if read { regs.pred(flag) } else { 0 };
+                    let start = if subtract { u32::MAX } else { 0 };
+                    let cc = if read { regs.pred(flag) } else { start };
                     let (a, b) = (*regs.$row(s[0]), *regs.$row(s[1]));
                     let c = if multiply { *regs.$row(s[2]) } else { [0; 32] };
                     let (mut out, mut carries) = ([0; 32], 0u32);
@@ -367,9 +368,9 @@ impl Body<'_, '_> {
             }};
         }
         let alu = if ty.wide() {
-            carry!(u64, row64, set64, i64, int::add_carry_u64, int::sub_borrow_u64)
+            carry!(u64, row64, set64, i64, int::add_carry_u64, int::sub_carry_u64)
         } else {
-            carry!(u32, row32, set32, i32, int::add_carry_u32, int::sub_borrow_u32)
+            carry!(u32, row32, set32, i32, int::add_carry_u32, int::sub_carry_u32)
         };
         Ok(Kind::Alu(alu))
     }

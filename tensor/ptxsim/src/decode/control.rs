@@ -3,13 +3,16 @@
 use super::modifiers::Modifiers;
 use super::scopes::Symbol;
 use super::{Body, Decoded};
-use crate::exec::regs::Reg;
-use crate::parse::ast::{Instruction, Operand, Space};
+use crate::exec::regs::{Reg, Row};
+use crate::parse::ast::{Function, Instruction, Operand, Space, Variable};
 use crate::parse::types::Type;
-use crate::program::{Barrier, BarrierKind, Kind};
+use crate::program::{Barrier, BarrierKind, IndirectCall, Kind};
 
 /// Functions of the runtime that only report; calling them is an error of the kernel.
 const REPORTERS: [&str; 2] = ["__assertfail", "__assert_fail"];
+
+/// Words copied between parameter frames, (from, to).
+type WordCopies = Vec<(u32, u32)>;
 
 impl Body<'_, '_> {
     pub(super) fn control(&mut self, name: &str, m: &mut Modifiers, i: &Instruction) -> Decoded {
@@ -89,16 +92,15 @@ impl Body<'_, '_> {
             return Ok(Kind::Illegal("an assertion of the kernel failed".to_string()));
         }
         let functions = &self.decoder.file.functions;
+        if let Some(Symbol::Register(Reg::W64(target), _)) = self.scopes.find(name) {
+            return self.call_indirect(target, returns, arguments);
+        }
         let Some(callee) = functions
             .iter()
             .find(|f| f.name == *name && f.defined)
             .or_else(|| functions.iter().find(|f| f.name == *name))
         else {
-            return Err(if matches!(self.scopes.find(name), Some(Symbol::Register(..))) {
-                "indirect calls are not known".to_string()
-            } else {
-                format!("function `{name}` is not declared")
-            });
+            return Err(format!("function `{name}` is not declared"));
         };
         if !callee.defined {
             return Ok(Kind::Illegal(format!("calls `{name}`, which this module does not define")));
@@ -112,6 +114,51 @@ impl Body<'_, '_> {
                 returns.len()
             ));
         }
+        let (arguments, results) = self.call_copies(callee, returns, arguments)?;
+        let function = self.decoder.function_index(callee);
+        Ok(Kind::Call { function, arguments, results })
+    }
+
+    /// `call (ret), %rd, (args), prototype`: any function whose parameters have these sizes may be meant.
+    fn call_indirect(&mut self, target: Row, returns: &[Operand], arguments: &[Operand]) -> Result<Kind, String> {
+        let size = |operand: &Operand| match operand {
+            Operand::Name { name, .. } => match self.scopes.find(name) {
+                Some(Symbol::Variable { space: Space::Param, bytes, .. }) => Some(bytes),
+                _ => None,
+            },
+            _ => None,
+        };
+        let sizes = |operands: &[Operand]| operands.iter().map(size).collect::<Option<Vec<u64>>>();
+        let (Some(given), Some(wanted)) = (sizes(arguments), sizes(returns)) else {
+            return Err("arguments of calls are `.param` variables".to_string());
+        };
+        let fits = |f: &&Function| {
+            let bytes = |variables: &[Variable]| variables.iter().map(|v| v.bytes).collect::<Vec<u64>>();
+            f.defined && !f.entry && bytes(&f.params) == given && bytes(&f.returns) == wanted
+        };
+        let file = self.decoder.file;
+        let found: Vec<&Function> = file.functions.iter().filter(fits).collect();
+        let Some(first) = found.first() else {
+            return Err("no function of the module has such parameters".to_string());
+        };
+        let (arguments, results) = self.call_copies(first, returns, arguments)?;
+        let mut candidates = Vec::new();
+        for function in found {
+            if let Some(address) = file.function_address(&function.name) {
+                candidates.push((address, self.decoder.function_index(function)));
+            }
+        }
+        let call = IndirectCall { target, candidates, arguments, results };
+        Ok(Kind::CallIndirect(Box::new(call)))
+    }
+
+    /// Which words of the caller's parameter frame go where in the callee's, and back.
+    fn call_copies(
+        &self,
+        callee: &Function,
+        returns: &[Operand],
+        arguments: &[Operand],
+    ) -> Result<(WordCopies, WordCopies), String> {
         // The callee's frame begins with its parameters, then its results, as `Body::new` lays them out.
         let mut used = 0u32;
         let mut places = Vec::new();
@@ -141,8 +188,7 @@ impl Body<'_, '_> {
         }
         let results = copies.split_off(arguments.len());
         let results = results.into_iter().flatten().map(|(ours, theirs)| (theirs, ours)).collect();
-        let function = self.decoder.function_index(callee);
-        Ok(Kind::Call { function, arguments: copies.into_iter().flatten().collect(), results })
+        Ok((copies.into_iter().flatten().collect(), results))
     }
 
     /// `bar{.cta}.sync/.arrive/.red/.warp.sync` and `barrier{.cta}…`.

@@ -109,13 +109,12 @@ impl Body<'_, '_> {
         Ok(Kind::Alu(alu))
     }
 
-    /// `.v2`, `.v4`, `.v8`: elements of a vector.
+    /// `.v2`, `.v4`: elements of a vector.
     fn vector(&self, m: &mut Modifiers, operand: &Operand) -> Result<Vec<Operand>, String> {
-        let n = match m.one_of(&["v2", "v4", "v8"]) {
+        let n = match m.one_of(&["v2", "v4"]) {
             None => 1,
             Some("v2") => 2,
-            Some("v4") => 4,
-            Some(_) => 8,
+            Some(_) => 4,
         };
         let elements = self.elements(operand).to_vec();
         if elements.len() != n {
@@ -178,7 +177,7 @@ impl Body<'_, '_> {
         let located = self.address(at)?;
         let place = self.place(space, &located)?;
         let bytes = ty.bytes() * elements.len() as u32;
-        if bytes > 32 {
+        if bytes > 16 {
             return Err(format!("{bytes} bytes are too much for one load"));
         }
         self.check_call_param(place, located.address.offset, located.room, bytes)?;
@@ -217,12 +216,12 @@ impl Body<'_, '_> {
             src.push(reg);
         }
         let located = self.address(at)?;
-        if located.space == Some(Space::Const) {
+        if space == Some(Space::Const) || located.space == Some(Space::Const) {
             return Err("constant memory cannot be written".to_string());
         }
         let place = self.place(space, &located)?;
         let bytes = ty.bytes() * elements.len() as u32;
-        if bytes > 32 {
+        if bytes > 16 {
             return Err(format!("{bytes} bytes are too much for one store"));
         }
         self.check_call_param(place, located.address.offset, located.room, bytes)?;

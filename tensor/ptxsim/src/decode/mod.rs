@@ -11,6 +11,7 @@ mod memory;
 mod modifiers;
 mod operands;
 mod scopes;
+mod video;
 mod warp;
 
 use std::collections::HashMap;
@@ -326,6 +327,7 @@ impl<'d, 'a> Body<'d, 'a> {
             | "griddepcontrol" | "pmevent" => self.control(name, m, i),
             "shfl" | "vote" | "match" | "redux" | "activemask" | "elect" => self.warp(name, m, ops),
             "mma" | "wmma" | "ldmatrix" | "stmatrix" | "movmatrix" => self.matrix(name, &i.opcode, m, ops),
+            _ if name.starts_with('v') => self.video(name, m, ops),
             _ => Err("this instruction is not known".to_string()),
         }
     }

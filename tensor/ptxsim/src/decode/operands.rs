@@ -152,7 +152,7 @@ impl Body<'_, '_> {
             };
         }
         if self.decoder.file.functions.iter().any(|f| f.name == name) {
-            return Err(format!("the address of function {name}: indirect calls are not known"));
+            return Ok((Constant::Symbol(name.to_string(), offset), None));
         }
         Err(format!("`{name}` is not declared"))
     }

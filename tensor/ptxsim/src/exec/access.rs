@@ -4,8 +4,8 @@ use super::regs::{Reg, Regs, Row32, Row64};
 use crate::memory::{LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, in_window};
 use crate::program::{Address, Extend, Place};
 
-/// Up to 32 bytes a lane, by 4-byte word.
-pub(crate) type Words = [Row32; 8];
+/// Up to 16 bytes a lane, by 4-byte word.
+pub(crate) type Words = [Row32; 4];
 
 /// Addresses of all lanes.
 #[inline(always)]
@@ -115,7 +115,7 @@ pub(crate) fn unpack(regs: &mut Regs, dst: &[Reg], bytes: u32, extend: Extend, w
 /// Gathers the registers of a vector into words to store.
 #[inline(always)]
 pub(crate) fn pack(regs: &Regs, src: &[Reg], bytes: u32) -> Words {
-    let mut words = [[0; 32]; 8];
+    let mut words = [[0; 32]; 4];
     for (element, &reg) in src.iter().enumerate() {
         let at = element * bytes as usize;
         match (bytes, reg) {

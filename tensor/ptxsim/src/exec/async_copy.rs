@@ -58,14 +58,14 @@ impl Warp {
                 }
             }
         }
-        let mut words: Words = [[0; 32]; 8];
+        let mut words: Words = [[0; 32]; 4];
         if whole != 0 {
             self.load_global(&src, whole, bytes, &mut words, context, worker)?;
         }
         if let Some(sizes) = &sizes {
             for lane in lanes(part) {
                 for i in 0..sizes[lane] {
-                    let mut byte: Words = [[0; 32]; 8];
+                    let mut byte: Words = [[0; 32]; 4];
                     let mut at = src;
                     at[lane] += i;
                     self.load_global(&at, 1 << lane, 1, &mut byte, context, worker)?;

@@ -143,7 +143,7 @@ impl Warp {
                 continue;
             }
             let (pc, mask) = (self.fragments[i].pc, self.fragments[i].mask);
-            self.regs.base = self.fragments[i].base();
+            self.regs.base = self.fragments[i].base;
             if let Kind::Barrier(barrier) = &context.program.code[pc as usize].kind {
                 let value = match barrier.kind {
                     BarrierKind::Popc => u64::from(state.popc),

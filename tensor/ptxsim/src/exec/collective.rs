@@ -153,7 +153,7 @@ impl Warp {
             let f = &self.fragments[i];
             if let (Wait::Lanes, Some(members)) = (f.wait, at_barrier(f.pc)) {
                 there |= f.mask;
-                self.regs.base = f.base();
+                self.regs.base = f.base;
                 let lane = f.mask.trailing_zeros() as usize;
                 wanted.push((i, members.map_or(FULL, |row| self.regs.row32(row)[lane])));
             }

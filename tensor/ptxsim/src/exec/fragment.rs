@@ -41,7 +41,7 @@ impl Warp {
             while position < f.access.fragment.packed() {
                 let mut at = self.element_addresses(f, register as u32, position);
                 let spaces = classify(f.place, &mut at, FULL);
-                let mut words: Words = [[0; 32]; 8];
+                let mut words: Words = [[0; 32]; 4];
                 if spaces.global != 0 {
                     self.load_global(&at, spaces.global, bytes, &mut words, context, worker)?;
                 }
@@ -74,7 +74,7 @@ impl Warp {
             for position in 0..f.access.fragment.packed() {
                 let mut at = self.element_addresses(f, register as u32, position);
                 let spaces = classify(f.place, &mut at, FULL);
-                let mut words: Words = [[0; 32]; 8];
+                let mut words: Words = [[0; 32]; 4];
                 let keep = if bits == 64 { u64::MAX } else { (1 << bits) - 1 };
                 for lane in lanes(FULL) {
                     let element = value[lane] >> (bits * position) & keep;

@@ -2,7 +2,7 @@
 
 use super::access::addresses;
 use super::context::{Context, Step, Trouble, Worker};
-use super::regs::{FULL, Reg, Row};
+use super::regs::{FULL, Reg, Regs, Row};
 use super::warp::Warp;
 use crate::error::FaultKind;
 use crate::memory::SHARED_WINDOW;
@@ -108,19 +108,31 @@ impl Warp {
             }
             return;
         }
+        // The m16n8k16 shapes take at most four registers each; wmma up to eight.
+        let most = [&multiply.a, &multiply.b, &multiply.c, &multiply.d];
+        if most.iter().all(|rows| rows.len() <= 4) {
+            multiply.with_rows::<4>(regs);
+        } else {
+            multiply.with_rows::<8>(regs);
+        }
+    }
+}
+
+impl Multiply {
+    fn with_rows<const N: usize>(&self, regs: &mut Regs) {
         let read = |rows: &[Row]| {
-            let mut out = [[0; 32]; 16];
+            let mut out = [[0; 32]; N];
             for (value, &row) in out.iter_mut().zip(rows) {
                 *value = *regs.row32(row);
             }
             out
         };
-        let (a, b, c) = (read(&multiply.a), read(&multiply.b), read(&multiply.c));
-        let mut d = [[0; 32]; 16];
-        let d = &mut d[..multiply.d.len()];
-        let [na, nb, nc] = [&multiply.a, &multiply.b, &multiply.c].map(Vec::len);
-        multiply.operation.run(&a[..na], &b[..nb], &c[..nc], d);
-        for (row, value) in multiply.d.iter().zip(d) {
+        let (a, b, c) = (read(&self.a), read(&self.b), read(&self.c));
+        let mut d = [[0; 32]; N];
+        let d = &mut d[..self.d.len()];
+        let [na, nb, nc] = [&self.a, &self.b, &self.c].map(Vec::len);
+        self.operation.run(&a[..na], &b[..nb], &c[..nc], d);
+        for (row, value) in self.d.iter().zip(d) {
             regs.set32(*row, FULL, value);
         }
     }

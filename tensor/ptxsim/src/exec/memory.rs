@@ -27,7 +27,7 @@ pub(super) fn lanes(mask: u32) -> impl Iterator<Item = usize> {
 }
 
 #[cold]
-fn misaligned(verb: &str, space: &str, address: u64, bytes: u32, lane: usize) -> Box<Trouble> {
+pub(super) fn misaligned(verb: &str, space: &str, address: u64, bytes: u32, lane: usize) -> Box<Trouble> {
     Trouble::new(
         FaultKind::Misaligned,
         lane as u32,
@@ -38,7 +38,14 @@ fn misaligned(verb: &str, space: &str, address: u64, bytes: u32, lane: usize) ->
 }
 
 #[cold]
-fn outside(verb: &str, space: &str, offset: u64, bytes: u32, size: u64, lane: usize) -> Box<Trouble> {
+pub(super) fn outside(
+    verb: &str,
+    space: &str,
+    offset: u64,
+    bytes: u32,
+    size: u64,
+    lane: usize,
+) -> Box<Trouble> {
     Trouble::new(
         FaultKind::OutOfBounds,
         lane as u32,
@@ -65,7 +72,7 @@ impl Warp {
             return Ok(());
         }
         let total = load.bytes * load.dst.len() as u32;
-        let mut words: Words = [[0; 32]; 8];
+        let mut words: Words = [[0; 32]; 4];
         if load.place == Place::CallParam {
             self.load_call_param(load, &mut words);
         } else {
@@ -174,7 +181,7 @@ impl Warp {
             worker.counts.global_access(self.pc, GlobalAccess::Load, at, mask, bytes);
         }
         let first = mask.trailing_zeros() as usize;
-        if mask == FULL && bytes >= 4 && consecutive(at, bytes) && at[0] % u64::from(bytes) == 0 {
+        if mask == FULL && bytes >= 4 && consecutive(at, bytes) && at[0].is_multiple_of(u64::from(bytes)) {
             let a = self.allocation("reads", at[0], bytes, 0, context, worker);
             if let Ok(a) = a
                 && a.contains(at[0], 32 * u64::from(bytes))
@@ -203,7 +210,15 @@ impl Warp {
                 Err(_) => return Err(context.out_of_bounds("reads", "global", address, bytes, lane as u32)),
             };
             if !address.is_multiple_of(u64::from(bytes)) {
-                return Err(misaligned("reads", "global", address, bytes, lane));
+                if context.checks.alignment {
+                    return Err(misaligned("reads", "global", address, bytes, lane));
+                }
+                for i in 0..bytes {
+                    let (at, mut byte) = ([address + u64::from(i); 32], [[0; 32]; 4]);
+                    self.load_byte(&at, lane, &mut byte, context, worker)?;
+                    words[i as usize / 4][lane] |= byte[0][lane] << (8 * (i % 4));
+                }
+                continue;
             }
             let offset = (address - a.base) as usize;
             if context.checks.uninitialised && !a.is_written(offset, bytes) {
@@ -253,10 +268,17 @@ impl Warp {
                     format!("writes to constant memory at 0x{address:x}"),
                 ));
             }
-            if !address.is_multiple_of(u64::from(bytes)) {
-                return Err(misaligned("writes", "global", address, bytes, lane));
-            }
             let offset = (address - a.base) as usize;
+            if !address.is_multiple_of(u64::from(bytes)) {
+                if context.checks.alignment {
+                    return Err(misaligned("writes", "global", address, bytes, lane));
+                }
+                for i in 0..bytes as usize {
+                    a.store(offset + i, 1, words[i / 4][lane] >> (8 * (i % 4)) & 0xff);
+                    a.mark_written(offset + i, 1);
+                }
+                continue;
+            }
             if bytes >= 4 {
                 for (w, word) in a.run(offset, bytes as usize / 4).iter().enumerate() {
                     word.store(words[w][lane], Relaxed);
@@ -269,6 +291,20 @@ impl Warp {
         Ok(())
     }
 
+    /// One byte of one lane, for accesses that are not aligned.
+    #[cold]
+    #[inline(never)]
+    fn load_byte(
+        &mut self,
+        at: &Row64,
+        lane: usize,
+        byte: &mut Words,
+        context: &Context,
+        worker: &mut Worker,
+    ) -> Step<()> {
+        self.load_global(at, 1 << lane, 1, byte, context, worker)
+    }
+
     /// Checks one lane's shared access; the byte offset.
     #[inline(always)]
     pub(super) fn shared_offset(
@@ -279,7 +315,7 @@ impl Warp {
         lane: usize,
         shared: &Shared,
     ) -> Step<usize> {
-        if address + u64::from(bytes) > u64::from(shared.bytes) {
+        if address.saturating_add(u64::from(bytes)) > u64::from(shared.bytes) {
             return Err(outside(verb, "shared", address, bytes, u64::from(shared.bytes), lane));
         }
         if !address.is_multiple_of(u64::from(bytes)) {
@@ -366,9 +402,7 @@ impl Warp {
     ) -> Step<()> {
         match shared.note_write(offset, bytes, self.index) {
             Ok(()) => Ok(()),
-            Err(problem) if problem.rewrite => {
-                self.note_rewrite(offset, bytes, lane, words, shared)
-            }
+            Err(problem) if problem.rewrite => self.note_rewrite(offset, bytes, lane, words, shared),
             Err(problem) => Err(Trouble::new(problem.kind, lane as u32, problem.message)),
         }
     }
@@ -429,79 +463,6 @@ impl Warp {
             }
         }
         Ok(())
-    }
-
-    fn load_local(&self, at: &Row64, mask: u32, bytes: u32, words: &mut Words) -> Step<()> {
-        for lane in lanes(mask) {
-            let offset = self.local_offset("reads", at[lane], bytes, lane)?;
-            for (w, row) in words.iter_mut().enumerate().take((bytes as usize).div_ceil(4)) {
-                let word = self.local[offset / 4 + w][lane];
-                row[lane] = match bytes {
-                    1 => word >> (8 * (offset & 3)) & 0xff,
-                    2 => word >> (8 * (offset & 2)) & 0xffff,
-                    _ => word,
-                };
-            }
-        }
-        Ok(())
-    }
-
-    fn store_local(&mut self, at: &Row64, mask: u32, bytes: u32, words: &Words) -> Step<()> {
-        for lane in lanes(mask) {
-            let offset = self.local_offset("writes", at[lane], bytes, lane)?;
-            for (w, row) in words.iter().enumerate().take((bytes as usize).div_ceil(4)) {
-                let word = &mut self.local[offset / 4 + w][lane];
-                let (shift, keep) = match bytes {
-                    1 => (8 * (offset & 3), 0xff),
-                    2 => (8 * (offset & 2), 0xffff),
-                    _ => (0, u32::MAX),
-                };
-                *word = *word & !(keep << shift) | (row[lane] & keep) << shift;
-            }
-        }
-        Ok(())
-    }
-
-    fn local_offset(&self, verb: &str, address: u64, bytes: u32, lane: usize) -> Step<usize> {
-        let size = 4 * self.local.len() as u64;
-        if address.saturating_add(u64::from(bytes)) > size {
-            return Err(outside(verb, "local", address, bytes, size, lane));
-        }
-        if !address.is_multiple_of(u64::from(bytes)) {
-            return Err(misaligned(verb, "local", address, bytes, lane));
-        }
-        Ok(address as usize)
-    }
-
-    /// `.param` variables of calls are named, so the decoder has checked bounds and alignment.
-    fn load_call_param(&self, load: &Load, words: &mut Words) {
-        let total = load.bytes as usize * load.dst.len();
-        let offset = load.address.offset as usize;
-        let first = self.regs.base.param as usize + offset / 4;
-        for w in 0..total.div_ceil(4) {
-            let row = &self.regs.param[first + w];
-            let shift = 8 * (offset % 4);
-            for lane in 0..32 {
-                words[w][lane] = row[lane] >> shift;
-            }
-        }
-    }
-
-    fn store_call_param(&mut self, store: &Store, mask: u32, words: &Words) {
-        let total = store.bytes as usize * store.src.len();
-        let offset = store.address.offset as usize;
-        let first = self.regs.base.param as usize + offset / 4;
-        let (shift, keep) = match total {
-            1 => (8 * (offset % 4), 0xff),
-            2 => (8 * (offset % 4), 0xffff),
-            _ => (0, u32::MAX),
-        };
-        for w in 0..total.div_ceil(4) {
-            let row = &mut self.regs.param[first + w];
-            for lane in lanes(mask) {
-                row[lane] = row[lane] & !(keep << shift) | (words[w][lane] & keep) << shift;
-            }
-        }
     }
 }
 

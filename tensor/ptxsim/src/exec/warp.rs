@@ -20,9 +20,6 @@ use crate::program::{Inst, Kind};
 const SLICE: u32 = 1 << 16;
 /// Turns of a loop with an atomic or strong load in it before others get a turn.
 const SPIN_TURNS: u32 = 32;
-/// Calls that may be open at once.
-const MAX_DEPTH: usize = 512;
-
 /// Why a fragment does not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wait {
@@ -37,11 +34,11 @@ pub(crate) enum Wait {
 
 /// An open call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Frame {
+pub(super) struct Frame {
     /// Where the call stands.
-    pc: u32,
-    function: u32,
-    base: Base,
+    pub pc: u32,
+    pub function: u32,
+    pub base: Base,
 }
 
 /// Lanes that share a program counter.
@@ -50,24 +47,17 @@ pub(crate) struct Fragment {
     pub pc: u32,
     pub mask: u32,
     pub wait: Wait,
-    function: u32,
-    base: Base,
-    stack: Vec<Frame>,
+    pub(super) function: u32,
+    pub(super) base: Base,
+    pub(super) stack: Vec<Frame>,
     /// Backward branches until others get a turn.
-    left: u32,
+    pub(super) left: u32,
     /// Turns of loops with an atomic or strong load in them.
-    turns: u32,
+    pub(super) turns: u32,
     /// Whether one ran since the last backward branch.
-    strong: bool,
+    pub(super) strong: bool,
     /// Lanes that had exited when the fragment began to wait for others.
-    gone: u32,
-}
-
-impl Fragment {
-    /// Where the fragment's function keeps its registers.
-    pub(super) fn base(&self) -> Base {
-        self.base
-    }
+    pub(super) gone: u32,
 }
 
 /// Why a warp stopped running.
@@ -448,6 +438,12 @@ impl Warp {
                         return Ok(Stop::Reschedule);
                     }
                 }
+                Kind::CallIndirect(call) => {
+                    if active != 0 {
+                        self.call_indirect(index, pc, function, call, active, context)?;
+                        return Ok(Stop::Reschedule);
+                    }
+                }
                 Kind::Return => {
                     if active != 0 {
                         let i = self.split(index, active, pc + 1);
@@ -486,7 +482,7 @@ impl Warp {
     }
 
     /// The fragment of exactly `active` lanes; the other lanes of `index` go on at `rest`.
-    fn split(&mut self, index: usize, active: u32, rest: u32) -> usize {
+    pub(super) fn split(&mut self, index: usize, active: u32, rest: u32) -> usize {
         let f = &mut self.fragments[index];
         if f.mask == active {
             return index;
@@ -531,110 +527,5 @@ impl Warp {
             (!active).trailing_zeros(),
             format!("needs all 32 lanes of the warp; only {active:#010x} exist or have not exited"),
         ))
-    }
-
-    fn call(
-        &mut self,
-        index: usize,
-        pc: u32,
-        caller: u32,
-        callee: u32,
-        arguments: &[(u32, u32)],
-        context: &Context,
-    ) -> Step<()> {
-        let functions = &context.program.functions;
-        let (from, to) = (&functions[caller as usize], &functions[callee as usize]);
-        let f = &mut self.fragments[index];
-        if f.stack.len() >= MAX_DEPTH {
-            return Err(Trouble::warp(
-                FaultKind::OutOfBounds,
-                format!("call of {} more than {MAX_DEPTH} deep: the stack overflows", to.name),
-            ));
-        }
-        let old = f.base;
-        let base = Base {
-            r32: old.r32 + from.rows32,
-            r64: old.r64 + from.rows64,
-            pred: old.pred + from.preds,
-            param: old.param + from.param_words,
-            local: (old.local + from.local_bytes).next_multiple_of(16),
-        };
-        f.stack.push(Frame { pc, function: caller, base: old });
-        f.base = base;
-        f.function = callee;
-        f.pc = to.start;
-        let mask = f.mask;
-        fn grow<T: Clone>(v: &mut Vec<T>, needed: u32, fill: T) {
-            if v.len() < needed as usize {
-                v.resize(needed as usize, fill);
-            }
-        }
-        grow(&mut self.regs.r32, base.r32 + to.rows32, [0; 32]);
-        grow(&mut self.regs.r64, base.r64 + to.rows64, [0; 32]);
-        grow(&mut self.regs.pred, base.pred + to.preds, 0);
-        grow(&mut self.regs.param, base.param + to.param_words, [0; 32]);
-        grow(&mut self.local, (base.local + to.local_bytes).div_ceil(4), [0; 32]);
-        for &(a, b) in arguments {
-            self.copy_param((old.param + a) as usize, (base.param + b) as usize, mask);
-        }
-        Ok(())
-    }
-
-    fn copy_param(&mut self, from: usize, to: usize, mask: u32) {
-        let value = self.regs.param[from];
-        for (lane, word) in self.regs.param[to].iter_mut().enumerate() {
-            if mask >> lane & 1 != 0 {
-                *word = value[lane];
-            }
-        }
-    }
-
-    /// Returns from the function, or exits from the entry.
-    fn ret(&mut self, index: usize, context: &Context) {
-        let f = &mut self.fragments[index];
-        let Some(frame) = f.stack.pop() else {
-            self.exited |= f.mask;
-            self.fragments.swap_remove(index);
-            return;
-        };
-        let (callee, mask) = (f.base, f.mask);
-        f.base = frame.base;
-        f.function = frame.function;
-        f.pc = frame.pc + 1;
-        if let Kind::Call { results, .. } = &context.program.code[frame.pc as usize].kind {
-            for &(a, b) in results {
-                let from = (callee.param + a) as usize;
-                self.copy_param(from, (frame.base.param + b) as usize, mask);
-            }
-        }
-    }
-
-    fn branch_indexed(
-        &mut self,
-        index: usize,
-        row: super::regs::Row,
-        targets: &[u32],
-        active: u32,
-        pc: u32,
-    ) -> Step<()> {
-        let choice = *self.regs.row32(row);
-        let mut left = active;
-        let i = self.split(index, active, pc + 1);
-        let model = self.fragments.swap_remove(i);
-        while left != 0 {
-            let lane = left.trailing_zeros();
-            let pick = choice[lane as usize];
-            let Some(&target) = targets.get(pick as usize) else {
-                return Err(Trouble::new(
-                    FaultKind::OutOfBounds,
-                    lane,
-                    format!("brx.idx with index {pick}, but there are {} targets", targets.len()),
-                ));
-            };
-            let same = (0..32).fold(0, |m, l| m | u32::from(choice[l] == pick) << l) & left;
-            left &= !same;
-            self.fragments.push(Fragment { pc: target, mask: same, ..model.clone() });
-        }
-        Ok(())
     }
 }

@@ -9,6 +9,8 @@ pub(crate) const SHARED_WINDOW: u64 = 0x0000_7f80_0000_0000;
 pub(crate) const LOCAL_WINDOW: u64 = 0x0000_7f90_0000_0000;
 /// Generic address of byte 0 of the parameter block.
 pub(crate) const PARAM_WINDOW: u64 = 0x0000_7fa0_0000_0000;
+/// Where the addresses of functions begin: 16 apart, nothing can be read there.
+pub(crate) const FUNCTION_WINDOW: u64 = 0x0000_7fb0_0000_0000;
 /// Bytes each of the windows spans.
 pub(crate) const WINDOW_BYTES: u64 = 1 << 32;
 /// First address device memory is given out at.

@@ -322,3 +322,94 @@ fn in_flight(verb: &str, index: usize, w: Word) -> Problem {
         rewrite: false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: SharedChecks = SharedChecks { uninitialised: true, races: true, async_copies: true };
+
+    fn shared() -> Shared {
+        let mut s = Shared::new(ALL);
+        s.reset(256);
+        s
+    }
+
+    fn kind(result: Result<(), Problem>) -> Option<FaultKind> {
+        result.err().map(|p| p.kind)
+    }
+
+    #[test]
+    fn order_is_only_between_warps_that_met() {
+        let mut s = shared();
+        s.note_write(0, 4, 0).unwrap();
+        // Warps 1 and 2 meet without warp 0.
+        s.synchronise(0b110);
+        assert_eq!(kind(s.note_read(0, 4, 1)), Some(FaultKind::SharedRace));
+        s.synchronise(0b011);
+        assert_eq!(kind(s.note_read(0, 4, 1)), None);
+        assert_eq!(kind(s.note_read(0, 4, 2)), Some(FaultKind::SharedRace));
+        // What warp 0 did reaches warp 2 by way of warp 1.
+        s.synchronise(0b110);
+        assert_eq!(kind(s.note_read(0, 4, 2)), None);
+    }
+
+    #[test]
+    fn arriving_orders_one_way_only() {
+        let mut s = shared();
+        s.note_write(0, 4, 0).unwrap();
+        s.note_write(4, 4, 1).unwrap();
+        s.publish(0b01, 0b10);
+        assert_eq!(kind(s.note_read(0, 4, 1)), None);
+        assert_eq!(kind(s.note_read(4, 4, 0)), Some(FaultKind::SharedRace));
+    }
+
+    #[test]
+    fn a_write_after_the_reads_of_several_warps() {
+        let mut s = shared();
+        s.note_write(0, 4, 0).unwrap();
+        s.synchronise(0b111);
+        for warp in 0..3 {
+            s.note_read(0, 4, warp).unwrap();
+        }
+        s.synchronise(0b110);
+        assert_eq!(kind(s.note_write(0, 4, 2)), Some(FaultKind::SharedRace));
+        s.synchronise(0b111);
+        assert_eq!(kind(s.note_write(0, 4, 2)), None);
+    }
+
+    #[test]
+    fn atomics_race_with_plain_accesses_but_not_with_each_other() {
+        let mut s = shared();
+        s.note_write(0, 4, 0).unwrap();
+        assert_eq!(kind(s.note_atomic(0, 4, 1)), Some(FaultKind::SharedRace));
+        s.synchronise(0b11);
+        s.note_atomic(0, 4, 0).unwrap();
+        s.note_atomic(0, 4, 1).unwrap();
+        assert_eq!(kind(s.note_read(0, 4, 0)), Some(FaultKind::SharedRace));
+        s.synchronise(0b11);
+        s.note_read(0, 4, 0).unwrap();
+    }
+
+    #[test]
+    fn copies_in_flight_are_poisoned_until_their_issuer_waits() {
+        let mut s = shared();
+        s.begin_copy(16, 16, 0, 5).unwrap();
+        assert_eq!(kind(s.note_read(20, 4, 0)), Some(FaultKind::MissingWait));
+        assert_eq!(kind(s.note_write(28, 2, 0)), Some(FaultKind::MissingWait));
+        s.finish_copy(16, 16, 0);
+        assert_eq!(kind(s.note_read(20, 4, 0)), None);
+        assert_eq!(kind(s.note_read(20, 4, 1)), Some(FaultKind::SharedRace));
+        s.synchronise(0b11);
+        assert_eq!(kind(s.note_read(20, 4, 1)), None);
+    }
+
+    #[test]
+    fn bytes_read_and_write_within_words() {
+        let mut s = shared();
+        s.store(5, 1, 0xab);
+        s.store(6, 2, 0x1234);
+        assert_eq!(s.word(1), 0x1234_ab00);
+        assert_eq!((s.load(5, 1), s.load(6, 2), s.load(4, 4)), (0xab, 0x1234, 0x1234_ab00));
+    }
+}

@@ -1,6 +1,7 @@
 //! The syntax tree: PTX as written, names not yet resolved.
 
 use super::types::Type;
+use crate::memory::FUNCTION_WINDOW;
 
 /// A literal operand.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -121,4 +122,12 @@ pub(crate) struct File {
     pub target: String,
     pub variables: Vec<Variable>,
     pub functions: Vec<Function>,
+}
+
+impl File {
+    /// The address of the function called `name`: what a pointer to it holds.
+    pub(crate) fn function_address(&self, name: &str) -> Option<u64> {
+        let index = self.functions.iter().position(|f| f.name == name && !f.entry)?;
+        Some(FUNCTION_WINDOW + 16 * (index as u64 + 1))
+    }
 }

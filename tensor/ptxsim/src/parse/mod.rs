@@ -358,9 +358,7 @@ impl Parser<'_> {
     fn offset(&mut self) -> Result2<i64> {
         let mut total = 0i64;
         loop {
-            if self.accept('+') {
-                total = total.wrapping_add(self.int("an offset")? as i64);
-            } else if self.peek() == Some(&Token::Punct('-')) {
+            if self.accept('+') || self.peek() == Some(&Token::Punct('-')) {
                 total = total.wrapping_add(self.int("an offset")? as i64);
             } else {
                 return Ok(total);

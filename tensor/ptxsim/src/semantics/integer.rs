@@ -361,17 +361,18 @@ pub fn add_carry_u64(a: u64, b: u64, carry: bool) -> (u64, bool) {
     let sum = u128::from(a) + u128::from(b) + u128::from(carry);
     (sum as u64, sum >> 64 != 0)
 }
-/// `sub.cc`/`subc.cc.u32`: difference and borrow out.
+/// `sub.cc`/`subc.cc.u32`: a + ¬b + carry and the carry out, which is set when nothing was borrowed.
+///
+/// The ISA speaks of a borrow; the hardware keeps its complement, and NVIDIA's own 128-bit division
+/// reads it with `addc` after `subc.cc`. `sub` itself begins with a carry of 1.
 #[inline(always)]
-pub fn sub_borrow_u32(a: u32, b: u32, borrow: bool) -> (u32, bool) {
-    let taken = u64::from(b) + u64::from(borrow);
-    (a.wrapping_sub(taken as u32), u64::from(a) < taken)
+pub fn sub_carry_u32(a: u32, b: u32, carry: bool) -> (u32, bool) {
+    add_carry_u32(a, !b, carry)
 }
 /// `sub.cc`/`subc.cc.u64`.
 #[inline(always)]
-pub fn sub_borrow_u64(a: u64, b: u64, borrow: bool) -> (u64, bool) {
-    let taken = u128::from(b) + u128::from(borrow);
-    (a.wrapping_sub(taken as u64), u128::from(a) < taken)
+pub fn sub_carry_u64(a: u64, b: u64, carry: bool) -> (u64, bool) {
+    add_carry_u64(a, !b, carry)
 }
 
 /// `div.u32`; by zero: all ones.
@@ -521,10 +522,11 @@ mod tests {
         assert_eq!(dp2a(0xffff_0002, 0x0403_0201, 0, true, false, false) as i32, 2 - 2);
         assert_eq!(dp2a(0xffff_0002, 0x0403_0201, 0, true, false, true) as i32, 6 - 4);
         assert_eq!(add_carry_u32(u32::MAX, 0, true), (0, true));
-        assert_eq!(sub_borrow_u32(0, 0, true), (u32::MAX, true));
-        assert_eq!(sub_borrow_u32(5, u32::MAX, true), (5, true));
+        assert_eq!(sub_carry_u32(0, 0, false), (u32::MAX, false));
+        assert_eq!(sub_carry_u32(0, 0, true), (0, true));
+        assert_eq!(sub_carry_u32(5, u32::MAX, false), (5, false));
         assert_eq!(add_carry_u64(u64::MAX, 1, false), (0, true));
-        assert_eq!(sub_borrow_u64(5, 3, true), (1, false));
+        assert_eq!(sub_carry_u64(5, 3, false), (1, true));
     }
 
     #[test]

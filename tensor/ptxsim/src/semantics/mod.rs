@@ -10,6 +10,7 @@
 //! * [`approx`] — the `.approx` and `.full` functions
 //! * [`half2`] — f16 and bf16 arithmetic, scalar and packed
 //! * [`integer`] — permutes, bit fields, shifts, wide products, dot products, carries
+//! * [`video`] — SIMD within a register
 //! * [`mma`] — matrix multiply-accumulate and its fragment layouts
 
 //! * [`tensor`] — `mma` and `wmma.mma` opcodes: what they name, how many registers, FLOPs
@@ -26,5 +27,6 @@ pub mod integer;
 pub mod matrix_load;
 pub mod mma;
 pub mod tensor;
+pub mod video;
 pub mod warp;
 pub mod wmma;
