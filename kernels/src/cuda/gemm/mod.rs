@@ -7,6 +7,7 @@ mod schedule;
 #[cfg(test)]
 mod tests;
 
+pub use nf4::linear_nf4;
 pub(crate) use nf4::{dequantize, nf4_product};
 pub(crate) use operand::Matrix;
 pub(crate) use schedule::{FUSED_RANK, Tile};

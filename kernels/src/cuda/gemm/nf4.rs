@@ -47,6 +47,30 @@ pub(crate) fn dequantize(
     Ok(out)
 }
 
+/// `x · Wᵀ` for contiguous x `[.., K]` on a GPU and W `[N, K]` in NF4 there, by a given schedule, for measuring one against
+/// the other. In x's dtype.
+///
+/// # Errors
+/// When shapes or devices do not fit, and where the fused kernel does not exist (f32, K no multiple of 64).
+pub fn linear_nf4(x: &Tensor, weight: &Tensor, schedule: Nf4Schedule) -> Result<Tensor> {
+    const NAME: &str = "linear_nf4";
+    let (Some(device), Some(matrix)) = (x.cuda_device(), weight.nf4_on_device()) else {
+        return Err(Error::value(NAME, "x and an NF4 weight on one GPU are needed"));
+    };
+    if weight.cuda_device() != Some(device) {
+        let (expected, got) = (device.name().to_string(), weight.device().to_string());
+        return Err(Error::DeviceMismatch { op: NAME, expected, got });
+    }
+    let mut shape = x.shape().to_vec();
+    if let Some(last) = shape.last_mut() {
+        *last = matrix.rows;
+    }
+    let y = Tensor::empty_on(&Device::Cuda(device.clone()), &shape, x.dtype())?;
+    let (rows, target) = (Matrix::rows_of(NAME, x)?, Target::of(&y)?);
+    nf4_product(NAME, device, 1.0, rows, matrix, true, target, Options::default(), Some(schedule))?;
+    Ok(y)
+}
+
 /// `C = alpha · x·Wᵀ` (`transposed`) or `alpha · x·W`, `+ beta · C (+ bias)`, for contiguous rows x and W in NF4.
 ///
 /// # Errors

@@ -213,6 +213,21 @@ fn nf4_schedules_agree_to_the_bit() {
     }
 }
 
+#[test]
+fn a_schedule_can_be_asked_for() {
+    let on = Device::Cuda(device());
+    let weight = random(&[24, 64], 7, 1.0).to_device(&on).unwrap();
+    let weight = crate::updates::nf4::quantize_tensor(&weight, true).unwrap();
+    let x = random(&[2, 3, 64], 1, 1.0).to_dtype(DType::F16).unwrap().to_device(&on).unwrap();
+    let fused = linear_nf4(&x, &weight, Nf4Schedule::Fused).unwrap();
+    let dense = linear_nf4(&x, &weight, Nf4Schedule::Dequantize).unwrap();
+    assert_eq!((fused.shape(), fused.dtype()), (&[2, 3, 24][..], DType::F16));
+    close("fused", &fused, &to_f64(&dense), DType::F16);
+    let wide = random(&[2, 64], 1, 1.0).to_device(&on).unwrap();
+    assert!(linear_nf4(&wide, &weight, Nf4Schedule::Fused).unwrap_err().to_string().contains("f32"));
+    assert!(linear_nf4(&x, &x, Nf4Schedule::Fused).is_err());
+}
+
 fn to_f64(t: &Tensor) -> Vec<f64> {
     t.to_vec_f32().unwrap().into_iter().map(f64::from).collect()
 }

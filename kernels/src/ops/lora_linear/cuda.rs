@@ -87,8 +87,23 @@ fn adapted(
 }
 
 impl LoraLinear {
+    /// The forward pass on a GPU by a given schedule, for measuring one against the other: inputs as for the op.
+    ///
+    /// # Errors
+    /// As the op's forward; when x is not on a GPU; for [`LoraSchedule::Fused`] where there is no fused kernel.
+    pub fn forward_scheduled(&self, inputs: &[&Tensor], schedule: LoraSchedule) -> Result<Tensor> {
+        LoraLinear::check_arity(inputs.len())?;
+        let Some(device) = inputs[0].cuda_device() else {
+            return Err(Error::value(NAME, "a schedule is for activations on a GPU"));
+        };
+        let bias = inputs.get(4).copied();
+        let size = crate::ops::linear::sizes(NAME, inputs[0], inputs[1], bias)?;
+        let weights = [inputs[1], inputs[2], inputs[3]];
+        let x = inputs[0].contiguous()?;
+        Ok(self.forward_on(device, size, &x, weights, bias, Some(schedule))?.0)
+    }
+
     /// `y` and the `s·h` that the backward pass reads; x is contiguous.
-    #[expect(clippy::too_many_arguments)]
     pub(super) fn forward_on(
         &self,
         device: &CudaDevice,
