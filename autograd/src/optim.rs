@@ -215,8 +215,9 @@ mod tests {
         params.iter().map(|p| p.value().to_vec_f32().unwrap()).collect()
     }
 
+    /// The CPU and a simulated GPU: the same tests hold on both.
     fn devices() -> Vec<Device> {
-        vec![Device::Cpu]
+        vec![Device::Cpu, Device::open("sim").unwrap()]
     }
 
     #[test]

@@ -1,20 +1,18 @@
-// N consecutive elements of any compute dtype to and from f32 registers, in as few accesses as 16 bytes
-// each allow. The pointer is aligned to min(16, N·sizeof(T)) bytes.
+// N consecutive elements of any compute dtype to and from f32 registers, in one access of 8 or 16 bytes (N is
+// 4 for f32, 4 or 8 for 16 bits); more would touch each sector twice. The pointer is aligned to the access.
 #pragma once
 #include "words.cuh"
 
 template <class T, int N> __device__ __forceinline__ void load(const T *from, float (&x)[N]) {
-    constexpr int W = N / Words<T>::N; // 32-bit words: 2, or a multiple of 4
+    constexpr int W = N / Words<T>::N; // 32-bit words
+    static_assert(W == 2 || W == 4, "8 or 16 bytes");
     u32 words[W];
     if (W == 2) {
         const uint2 v = *reinterpret_cast<const uint2 *>(from);
         words[0] = v.x, words[1] = v.y;
     } else {
-#pragma unroll
-        for (int i = 0; i < W / 4; ++i) {
-            const uint4 v = reinterpret_cast<const uint4 *>(from)[i];
-            words[4 * i] = v.x, words[4 * i + 1] = v.y, words[4 * i + 2] = v.z, words[4 * i + 3] = v.w;
-        }
+        const uint4 v = *reinterpret_cast<const uint4 *>(from);
+        words[0] = v.x, words[1] = v.y, words[W - 2] = v.z, words[W - 1] = v.w;
     }
 #pragma unroll
     for (int i = 0; i < W; ++i) {
@@ -38,9 +36,6 @@ template <class T, int N> __device__ __forceinline__ void store(T *to, const flo
     if (W == 2) {
         *reinterpret_cast<uint2 *>(to) = make_uint2(words[0], words[1]);
     } else {
-#pragma unroll
-        for (int i = 0; i < W / 4; ++i)
-            reinterpret_cast<uint4 *>(to)[i] =
-                make_uint4(words[4 * i], words[4 * i + 1], words[4 * i + 2], words[4 * i + 3]);
+        *reinterpret_cast<uint4 *>(to) = make_uint4(words[0], words[1], words[W - 2], words[W - 1]);
     }
 }

@@ -13,6 +13,8 @@ pub mod cast;
 pub mod grad_norm;
 pub mod nf4;
 mod table;
+#[cfg(test)]
+mod traffic;
 
 use medley_tensor::{Error, Result};
 

@@ -9,7 +9,7 @@ static PTX: Ptx = ptx!("embedding.ptx");
 const NAME: &str = Embedding::NAME;
 const BLOCK: [u32; 3] = [256, 1, 1];
 /// Columns a thread moves at once where the rows allow it.
-const COLUMNS: usize = 8;
+const COLUMNS: usize = 4;
 
 /// Rows `ids` of `table` [V, h] as [T, h] of `dtype`.
 pub(crate) fn gather(device: &CudaDevice, table: &Tensor, ids: &[u32], dtype: DType) -> Result<Tensor> {

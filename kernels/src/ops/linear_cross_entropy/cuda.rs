@@ -38,10 +38,11 @@ impl Chunks {
         let pitch = vocab.next_multiple_of(PAD).max(PAD);
         let fitting = |dtype: DType| LOGIT_BYTES / dtype.bytes_for(pitch);
         let dtype = if fitting(DType::F32) >= ENOUGH_ROWS { DType::F32 } else { compute };
-        // Whole tiles of the product: 16 rows are the least that mma.sync works on.
-        let most = (fitting(dtype) / 16 * 16).clamp(16, MOST_ROWS);
+        // Whole tiles of the product, which are of 128 rows; a chunk of 160 would cost as much as one of 256.
+        let tile = if fitting(dtype) >= ENOUGH_ROWS { ENOUGH_ROWS } else { 16 };
+        let most = (fitting(dtype) / tile * tile).clamp(16, MOST_ROWS);
         // Chunks of one size: a short last one would use the weight badly.
-        let rows = rows.div_ceil(rows.div_ceil(most).max(1)).max(1).next_multiple_of(16).min(most);
+        let rows = rows.div_ceil(rows.div_ceil(most).max(1)).max(1).next_multiple_of(tile).min(most);
         Chunks { dtype, rows, pitch }
     }
 }
@@ -206,11 +207,11 @@ mod tests {
             assert!(chunks.rows * chunks.dtype.bytes_for(chunks.pitch) <= LOGIT_BYTES);
             assert!(chunks.pitch >= vocab && chunks.pitch.is_multiple_of(PAD));
             if vocab == 256_000 && compute == BF16 {
-                assert!(chunks.rows >= ENOUGH_ROWS, "{chunks:?}");
+                assert_eq!(chunks.rows, ENOUGH_ROWS);
             }
         }
-        // Equal chunks: 700 rows are not 655 and 45.
-        assert_eq!(Chunks::choose(700, 32_000, BF16).rows, 352);
+        // Equal chunks: 700 rows are not 640 and 60.
+        assert_eq!(Chunks::choose(700, 32_000, BF16).rows, 384);
     }
 
     /// Chunks that vocabularies of 256k need, at a size the simulator runs: logits in the compute dtype, and

@@ -8,7 +8,7 @@ static PTX: Ptx = ptx!("accumulate.ptx");
 const NAME: &str = "accumulate";
 const THREADS: u32 = 256;
 /// Elements a thread adds.
-const PER_THREAD: usize = 8;
+const PER_THREAD: usize = 4;
 
 pub(super) fn add_into(device: &CudaDevice, acc: &mut Tensor, g: &Tensor) -> Result<()> {
     if acc.dtype() != DType::F32 && acc.dtype() != g.dtype() {

@@ -134,6 +134,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const Entry *e = entry_of(table, entries, chunk);
     const u64 first = (u64)(chunk - e->first_chunk) * CHUNK, n = e->n;
     unsigned char *m_codes = (unsigned char *)e->m, *v_codes = (unsigned char *)e->v;
+    float *params = e->p, *m_absmax = e->m_absmax, *v_absmax = e->v_absmax;
+    const float *grads = e->g;
+    const float decay = e->decay;
     // Two buffers of maxima in turn: a fast warp's next block does not overwrite what a slow one still reads.
     u32 turn = 0;
 #pragma unroll 1
@@ -141,11 +144,11 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         const u64 block = begin / 256, i = begin + threadIdx.x;
         float m = 0.0f, v = 0.0f;
         if (i < n) {
-            m = __fmul_rn(signed_map[m_codes[i]], e->m_absmax[block]);
-            v = __fmul_rn(map[v_codes[i]], e->v_absmax[block]);
-            float p = e->p[i];
-            update(p, e->g[i], m, v, scale, e->decay, step_size, root, c);
-            e->p[i] = p;
+            m = __fmul_rn(signed_map[m_codes[i]], m_absmax[block]);
+            v = __fmul_rn(map[v_codes[i]], v_absmax[block]);
+            float p = params[i];
+            update(p, grads[i], m, v, scale, decay, step_size, root, c);
+            params[i] = p;
         }
         float2 most = make_float2(fabsf(m), v);
 #pragma unroll 1
@@ -160,7 +163,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             most.x = fmaxf(most.x, maxima[turn][w].x);
             most.y = fmaxf(most.y, maxima[turn][w].y);
         }
-        if (threadIdx.x == 0) e->m_absmax[block] = most.x, e->v_absmax[block] = most.y;
+        if (threadIdx.x == 0) m_absmax[block] = most.x, v_absmax[block] = most.y;
         if (i < n) {
             u32 code = nearest(signed_mid, most.x > 0.0f ? __fdiv_rn(m, most.x) : 0.0f);
             // A negative moment keeps its sign, as in bitsandbytes.
