@@ -95,7 +95,8 @@ fn weight_bytes(elements: usize, dtype: DType) -> f64 {
 fn gemm(m: usize, n: usize, k: usize, weight: DType) -> Bench {
     let shape = move |size| match size {
         Size::Full => (m, n, k),
-        Size::Small => (m.min(256), n / 16, k / 16),
+        // Rows of whole NF4 blocks, and as many rows as the full shape's schedule has at least.
+        Size::Small => (m.min(256), (n / 8).next_multiple_of(64), (k / 8).next_multiple_of(64)),
     };
     Bench {
         family: "gemm",
@@ -142,7 +143,7 @@ fn dequantise() -> Bench {
 fn attention(length: usize, backward: bool) -> Bench {
     let shape = move |size| match size {
         Size::Full => (length, 32, 128),
-        Size::Small => (length / 32, 2, 128),
+        Size::Small => (length / 8, 2, 128),
     };
     Bench {
         family: "attention",
@@ -174,7 +175,7 @@ fn lora(weight: DType, fused: bool) -> Bench {
     const RANK: usize = 16;
     let shape = |size| match size {
         Size::Full => (4096, 4096, 4096),
-        Size::Small => (128, 256, 256),
+        Size::Small => (256, 1024, 1024),
     };
     Bench {
         family: "lora",
@@ -222,7 +223,7 @@ fn lora(weight: DType, fused: bool) -> Bench {
 fn cross_entropy() -> Bench {
     let shape = |size| match size {
         Size::Full => (8192, 2304, 256_000),
-        Size::Small => (64, 128, 512),
+        Size::Small => (256, 512, 2048),
     };
     Bench {
         family: "cross entropy",
@@ -306,7 +307,7 @@ fn layer(weight: DType) -> Bench {
     const RANK: usize = 16;
     let shape = |size| match size {
         Size::Full => (2048, 4096, 11_008, 32),
-        Size::Small => (64, 256, 512, 2),
+        Size::Small => (256, 1024, 2816, 8),
     };
     let products = |h: usize, f: usize| [(h, h), (h, h), (h, h), (h, h), (f, h), (f, h), (h, f)];
     Bench {

@@ -77,11 +77,17 @@ pub fn verify_nf4(device: &Device, quick: bool) -> Result<(Table, Vec<String>)> 
         };
         let (cpu, got) = (there_and_back(&values)?, there_and_back(&values.to_device(device)?)?);
         ensure!(cpu.len() == got.len(), "{} elements on the CPU, {} on the device", cpu.len(), got.len());
-        let different = cpu.iter().zip(&got).filter(|(cpu, got)| cpu.to_bits() != got.to_bits()).count();
-        if different > 0 {
-            faults.push(format!("NF4 with {name} scales: {different} of {} elements differ", cpu.len()));
+        let apart: Vec<usize> = (0..cpu.len()).filter(|i| cpu[*i].to_bits() != got[*i].to_bits()).collect();
+        if let Some(first) = apart.first() {
+            faults.push(format!(
+                "NF4 with {name} scales: {} of {} elements differ; element {first} is {:?} on the CPU, {:?} on the device",
+                apart.len(),
+                cpu.len(),
+                cpu[*first],
+                got[*first]
+            ));
         }
-        table.rows.push(vec![name.into(), cpu.len().to_string(), different.to_string()]);
+        table.rows.push(vec![name.into(), cpu.len().to_string(), apart.len().to_string()]);
     }
     Ok((table, faults))
 }
