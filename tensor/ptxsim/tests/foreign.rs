@@ -171,6 +171,6 @@ fn triton_kernels_agree_with_numpy() {
 #[test]
 fn cuda_kernels_agree_with_numpy() {
     let files = fixtures("cuda");
-    assert!(files.len() >= 12, "fixtures are missing");
+    assert!(files.len() >= 16, "fixtures are missing");
     files.iter().for_each(|file| run(file));
 }
