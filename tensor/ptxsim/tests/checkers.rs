@@ -368,3 +368,40 @@ fn the_fault_reported_does_not_depend_on_the_number_of_threads() {
         assert_eq!(f.block, [5, 0, 0]);
     }
 }
+
+#[test]
+fn atomics_race_with_a_plain_store_before_them() {
+    // Warp 0 clears the counter and counts too; warp 1's update is not ordered after the clearing.
+    let histogram = |barrier: &str| {
+        format!(
+            "{SHARED}setp.eq.u32 %p1, %r0, 0;\n@%p1 st.shared.u32 [%r10], %r0;\n{barrier}\n\
+             red.shared.add.u32 [%r9], 1;"
+        )
+    };
+    let f = fault(&histogram(""), 64);
+    assert_eq!(f.kind, FaultKind::SharedRace);
+    assert!(f.message.contains("updates") && f.message.contains("wrote"), "{f}");
+    assert!(try_run(&histogram("bar.sync 0;"), 64).is_ok());
+}
+
+#[test]
+fn mbarriers_order_and_count() {
+    // Warp 0 stores and arrives; warp 1 waits and reads what warp 0 stored.
+    let kernel = |count: u32, wait: &str| {
+        format!(
+            "{SHARED}setp.eq.u32 %p1, %r0, 0;\n@%p1 mbarrier.init.shared.b64 [%r9], {count};\nbar.sync 0;\n\
+             setp.ge.u32 %p2, %r0, 32;\n@%p2 bra WAIT;\nst.shared.u32 [%r10+64], %r0;\n\
+             mbarrier.arrive.shared.b64 _, [%r9];\nbra END;\nWAIT:\n{wait}\n\
+             ld.shared.u32 %r1, [%r10+-64];\nEND:"
+        )
+    };
+    let wait = "mbarrier.test_wait.parity.shared.b64 %p3, [%r9], 0;\n@!%p3 bra WAIT;";
+    assert!(try_run(&kernel(32, wait), 64).is_ok());
+    let unseen = Checks { uninitialised_shared: false, ..Checks::ALL };
+    let f = try_run_with(&kernel(32, ""), 64, |c| c.checks = unseen).unwrap_err();
+    assert_eq!(f.kind, FaultKind::SharedRace);
+    assert_eq!(fault(&kernel(0, wait), 64).kind, FaultKind::IllegalInstruction);
+    // The phase waits for one arrival more than ever comes.
+    let limit = try_run_with(&kernel(33, wait), 64, |c| c.max_instructions = Some(100_000)).unwrap_err();
+    assert_eq!(limit.kind, FaultKind::InstructionLimit);
+}
