@@ -6,7 +6,7 @@
 mod workplace;
 
 use medley_tensor::io::Safetensors;
-use workplace::{Outcome, Workplace, step_entries};
+use workplace::{Outcome, Workplace, run, step_entries};
 
 fn finished(outcome: Outcome) {
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
@@ -95,6 +95,53 @@ fn what_was_trained_on_the_card_is_used_on_the_cpu_and_back() {
         medley(&[&["generate", "--max_new_tokens", "6", "--device", device], &prompt[..]].concat())
     };
     assert_eq!(text("sim"), text("cpu"));
+}
+
+/// A run whose first checkpoint is good and whose card then fails, by `fault`.
+fn fails_after_its_checkpoint(fault: (&str, &str), said: &[&str]) {
+    let work = Workplace::new();
+    let options = ["--device", "sim", "--bf16", "true", "--max_steps", "4", "--save_strategy", "steps"];
+    let options = [&options[..], &["--save_steps", "1", "--lora_dropout", "0.0"]].concat();
+    let mut command = work.command("out", &options);
+    let outcome = run(command.env(fault.0, fault.1));
+    assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
+    for part in said {
+        assert!(outcome.stderr.contains(part), "{part} is missing in: {}", outcome.stderr);
+    }
+    assert!(work.path("out/checkpoint-1").is_dir(), "{}", outcome.stderr);
+    assert!(!work.path("out/checkpoint-4").exists());
+    finished(work.train("out", &[&options[..], &["--resume_from_checkpoint", "true"]].concat()));
+    finished(work.train("whole", &options));
+    let adapter = |run: &str| std::fs::read(work.path(run).join("adapter_model.safetensors")).unwrap();
+    assert!(adapter("whole") == adapter("out"), "the adapters differ");
+}
+
+#[test]
+fn memory_that_runs_out_costs_no_finished_work() {
+    fails_after_its_checkpoint(
+        ("MEDLEY_SIM_FAIL_ALLOC", "1500"),
+        &["error: ", "out of memory on sim", "per_device_train_batch_size"],
+    );
+}
+
+#[test]
+fn a_kernel_that_fails_costs_no_finished_work() {
+    fails_after_its_checkpoint(("MEDLEY_SIM_FAIL_LAUNCH", "900"), &["error: ", "kernel"]);
+}
+
+#[test]
+fn cards_that_are_too_small_or_too_old_are_told_from_others() {
+    let work = Workplace::new();
+    for (variable, value, said) in [
+        ("MEDLEY_SIM_MEMORY", "60000", "out of memory on sim"),
+        ("MEDLEY_SIM_SM", "75", "sm_75"),
+        ("MEDLEY_SIM_SM", "new", "MEDLEY_SIM_SM"),
+    ] {
+        let outcome = run(work.command("out", &["--device", "sim"]).env(variable, value));
+        assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("error: ") && outcome.stderr.contains(said), "{}", outcome.stderr);
+        assert!(!work.path("out").exists());
+    }
 }
 
 #[test]

@@ -68,19 +68,31 @@ impl Default for SimOptions {
 }
 
 impl SimOptions {
-    /// The defaults, with the compute capability that `MEDLEY_SIM_SM` names.
+    /// The defaults, changed by these environment variables, each a whole number:
+    ///
+    /// - `MEDLEY_SIM_SM`: what the device claims to be (86 for sm_86),
+    /// - `MEDLEY_SIM_MEMORY`: bytes of device memory,
+    /// - `MEDLEY_SIM_FAIL_ALLOC`, `MEDLEY_SIM_FAIL_LAUNCH`: the n-th allocation, or launch, fails.
     ///
     /// # Errors
-    /// When the variable is no number.
+    /// When one is set and no number.
     pub fn from_environment() -> Result<Self> {
-        let mut options = SimOptions::default();
-        if let Some(text) = std::env::var_os("MEDLEY_SIM_SM") {
+        let number = |name: &'static str| -> Result<Option<u64>> {
+            let Some(text) = std::env::var_os(name) else { return Ok(None) };
             let text = text.to_string_lossy();
-            let sm: u32 = text.parse().map_err(|_| {
-                Error::value("MEDLEY_SIM_SM", format!("expected a number such as 86, got `{text}`"))
-            })?;
+            let number = text.parse();
+            number.map(Some).map_err(|_| Error::value(name, format!("expected a whole number, got `{text}`")))
+        };
+        let mut options = SimOptions::default();
+        if let Some(sm) = number("MEDLEY_SIM_SM")? {
+            let sm = u32::try_from(sm).unwrap_or(u32::MAX);
             options.compute_capability = (sm / 10, sm % 10);
         }
+        if let Some(bytes) = number("MEDLEY_SIM_MEMORY")? {
+            options.memory_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        }
+        options.fail_alloc = number("MEDLEY_SIM_FAIL_ALLOC")?;
+        options.fail_launch = number("MEDLEY_SIM_FAIL_LAUNCH")?;
         Ok(options)
     }
 }
