@@ -9,9 +9,9 @@ use super::arguments::{self, Header, KernelArg};
 use super::driver::{
     DeviceInfo, Driver, DriverResult, Event, Function, HostPointer, LaunchConfig, Module, Stream,
 };
+use crate::{Error, Result};
 use ptxsim::count::Counts;
 use ptxsim::{Checks, FaultKind, Gpu, GpuConfig, GpuError, Launch, Loaded};
-use crate::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
