@@ -26,7 +26,7 @@ struct Manifest {
 /// The scripts' formula for inputs.
 fn raw(i: u64, salt: u64) -> i64 {
     let x = (i * 2_654_435_761 + salt * 40503 + 12345) & 0xffff_ffff;
-    let x = (x ^ (x >> 15)) * 2_246_822_519 & 0xffff_ffff;
+    let x = ((x ^ (x >> 15)) * 2_246_822_519) & 0xffff_ffff;
     (x >> 16) as i64
 }
 
