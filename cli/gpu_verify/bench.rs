@@ -175,7 +175,7 @@ fn lora(weight: DType, fused: bool) -> Bench {
     const RANK: usize = 16;
     let shape = |size| match size {
         Size::Full => (4096, 4096, 4096),
-        Size::Small => (256, 1024, 1024),
+        Size::Small => (256, 512, 512),
     };
     Bench {
         family: "lora",
@@ -307,7 +307,7 @@ fn layer(weight: DType) -> Bench {
     const RANK: usize = 16;
     let shape = |size| match size {
         Size::Full => (2048, 4096, 11_008, 32),
-        Size::Small => (256, 1024, 2816, 8),
+        Size::Small => (256, 512, 1408, 4),
     };
     let products = |h: usize, f: usize| [(h, h), (h, h), (h, h), (h, h), (f, h), (f, h), (h, f)];
     Bench {
