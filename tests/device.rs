@@ -5,7 +5,7 @@
 #[allow(dead_code)]
 mod workplace;
 
-use medley_tensor::io::Safetensors;
+use medley_tensor::io::{Safetensors, StoredDType};
 use workplace::{Outcome, Workplace, run, step_entries};
 
 fn finished(outcome: Outcome) {
@@ -48,21 +48,47 @@ fn ten_steps_on_the_card_follow_the_cpus_loss() {
     }
 }
 
-#[test]
-fn a_run_on_the_card_resumes_to_the_bit() {
+/// Four steps at once, and as after a crash between steps 2 and 4, give the same `weights` file. The run at
+/// once is `whole`.
+fn resumes_to_the_bit(options: &[&str], weights: &str) -> Workplace {
     let work = Workplace::new();
-    let options = ["--device", "sim", "--fp16", "true", "--max_steps", "4"];
-    let saves = ["--save_strategy", "steps", "--save_steps", "2"];
-    finished(work.train("whole", &[&options[..], &saves].concat()));
-    finished(work.train("cut", &[&options[..], &saves].concat()));
-    // As after a crash between step 2 and step 4.
+    let options =
+        [options, &["--max_steps", "4", "--save_strategy", "steps", "--save_steps", "2"]].concat();
+    finished(work.train("whole", &options));
+    finished(work.train("cut", &options));
     std::fs::remove_dir_all(work.path("cut/checkpoint-4")).unwrap();
-    for file in ["adapter_model.safetensors", "trainer_state.json"] {
+    for file in [weights, "trainer_state.json"] {
         std::fs::remove_file(work.path("cut").join(file)).unwrap();
     }
-    finished(work.train("cut", &[&options[..], &saves, &["--resume_from_checkpoint", "true"]].concat()));
-    let adapter = |run: &str| std::fs::read(work.path(run).join("adapter_model.safetensors")).unwrap();
-    assert!(adapter("whole") == adapter("cut"), "the adapters differ");
+    finished(work.train("cut", &[&options[..], &["--resume_from_checkpoint", "true"]].concat()));
+    let read = |run: &str| std::fs::read(work.path(run).join(weights)).unwrap();
+    assert!(read("whole") == read("cut"), "the weights differ: {options:?}");
+    work
+}
+
+#[test]
+fn a_run_on_the_card_resumes_to_the_bit() {
+    let options = ["--device", "sim", "--fp16", "true"];
+    let work = resumes_to_the_bit(&options, "adapter_model.safetensors");
+    eprintln!("{:?}", step_entries(&work.path("whole")));
+    // Its loss scale cannot be carried on elsewhere.
+    let elsewhere = ["--device", "cpu", "--max_steps", "4", "--resume_from_checkpoint", "true"];
+    let refused = work.train("cut", &elsewhere);
+    assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+    assert!(refused.stderr.contains("fp16"), "{}", refused.stderr);
+}
+
+#[test]
+fn moments_in_8_bits_resume_to_the_bit() {
+    for device in ["cpu", "sim"] {
+        let options = ["--device", device, "--bf16", "true", "--optim", "adamw_8bit", "--finetuning_type", "full"];
+        let work = resumes_to_the_bit(&options, "model.safetensors");
+        let saved = Safetensors::open(work.path("whole/checkpoint-2/optimizer.safetensors")).unwrap();
+        let codes = saved.info("exp_avg/model.embed_tokens.weight").unwrap();
+        assert_eq!(codes.dtype, StoredDType::U8);
+        // Rows of tokens that the data has not are never moved; those it has are.
+        assert!(codes.data().iter().any(|code| *code != codes.data()[0]));
+    }
 }
 
 #[test]

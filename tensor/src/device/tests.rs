@@ -429,6 +429,20 @@ fn a_caching_device_computes_the_same() {
 }
 
 #[test]
+fn a_huge_block_is_cut_up_when_nothing_else_is_left() {
+    const MIB: usize = 1 << 20;
+    let device = sim_with(SimOptions { caching: true, memory_bytes: 104 * MIB, ..SimOptions::default() });
+    drop(device.alloc(100 * MIB).unwrap());
+    // Takes the segment, of which 48 MiB stay free: too much for 3 MiB while the card has more.
+    let half = device.alloc(52 * MIB).unwrap();
+    let small = device.alloc(3 * MIB).unwrap();
+    assert_eq!(small.ptr(), half.ptr() + 52 * MIB as u64);
+    assert_eq!(device.memory().driver_allocations, 1);
+    let none_left = device.alloc(46 * MIB).unwrap_err();
+    assert!(matches!(none_left, Error::OutOfMemory(_)), "{none_left}");
+}
+
+#[test]
 fn cudarc_is_named_in_one_file() {
     fn sources(folder: &std::path::Path, found: &mut Vec<String>) {
         for entry in std::fs::read_dir(folder).unwrap() {
