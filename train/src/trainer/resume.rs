@@ -145,7 +145,7 @@ impl Trainer<'_> {
         for p in self.optimizer.params() {
             tensors.push((format!("param/{}", p.name()), p.value()));
         }
-        tensors.extend(self.optimizer.state()?);
+        tensors.extend(self.optimizer.state());
         write_tensors(&folder.join(OPTIMIZER), &tensors)?;
         if let Some(scaler) = &self.scaler {
             write_json(&folder.join(SCALER), &scaler.state())?;
