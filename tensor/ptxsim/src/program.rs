@@ -32,6 +32,17 @@ pub(crate) struct Address {
     pub offset: i64,
 }
 
+/// What an access does to the order of other accesses (PTX ISA §8, memory consistency model).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Order {
+    /// Does not race with other strong accesses: relaxed, acquire, release.
+    pub strong: bool,
+    /// Strong too, but counted so only in kernels with fences: without one it orders nothing.
+    pub volatile: bool,
+    pub acquire: bool,
+    pub release: bool,
+}
+
 /// How a loaded element fills its register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Extend {
@@ -50,6 +61,7 @@ pub(crate) struct Load {
     pub dst: Vec<Reg>,
     /// Volatile, relaxed or acquire: a loop around it may be waiting for another thread.
     pub strong: bool,
+    pub order: Order,
 }
 
 /// `st`.
@@ -59,6 +71,7 @@ pub(crate) struct Store {
     pub address: Address,
     pub bytes: u32,
     pub src: Vec<Reg>,
+    pub order: Order,
 }
 
 /// The operation of an `atom` or `red`.
@@ -86,8 +99,39 @@ pub(crate) struct Atomic {
     /// Results; empty for `red`. One an element of a vector.
     pub dst: Vec<Reg>,
     pub src: Vec<Reg>,
+    pub order: Order,
     /// Third operand of `cas`.
     pub swap: Option<Reg>,
+}
+
+/// What an `mbarrier` instruction does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MbarrierOp {
+    Init,
+    Invalidate,
+    /// `drop`: the phases to come expect so many fewer.
+    Arrive {
+        drop: bool,
+    },
+    /// `test_wait` and `try_wait`; with a parity rather than a state as operand.
+    Wait {
+        parity: bool,
+    },
+    /// `cp.async.mbarrier.arrive`: once the thread's copies are there; `expected` of the running phase.
+    CopiesArrive {
+        expected: bool,
+    },
+}
+
+/// `mbarrier` and `cp.async.mbarrier`.
+#[derive(Debug)]
+pub(crate) struct Mbarrier {
+    pub op: MbarrierOp,
+    pub place: Place,
+    pub address: Address,
+    pub dst: Reg,
+    /// A count, a state or a parity.
+    pub operand: Option<Reg>,
 }
 
 /// `cp.async`.
@@ -225,6 +269,10 @@ pub(crate) enum Kind {
         operation: Box<Collective>,
     },
     ActiveMask(Row),
+    /// `fence` and `membar`: memory is coherent here, but they order a warp's shared accesses.
+    Fence,
+    /// `mbarrier` and `cp.async.mbarrier`.
+    Mbarrier(Box<Mbarrier>),
     /// A clock into a register.
     Clock(Reg),
     LoadMatrix(Box<Matrix>),
@@ -275,6 +323,8 @@ pub(crate) enum Special {
     GridId,
     DynamicShared,
     TotalShared,
+    /// Byte of the 1 KiB of shared memory that system software keeps for itself (cooperative groups).
+    ReservedShared(u16),
     Zero,
     One,
 }
@@ -301,5 +351,9 @@ pub(crate) struct Program {
     pub shared_bytes: u32,
     /// Where `.extern .shared` begins.
     pub dynamic_shared: u32,
+    /// Whether the code asks where reserved shared memory lies.
+    pub reserved_shared: bool,
+    /// Whether the code has a `fence` or `membar`.
+    pub fences: bool,
     pub source: Arc<Source>,
 }

@@ -168,7 +168,7 @@ impl Body<'_, '_> {
         let mut used = 0u32;
         let mut places = Vec::new();
         for formal in callee.params.iter().chain(&callee.returns) {
-            let offset = used.next_multiple_of(formal.align.max(1));
+            let offset = used.next_multiple_of(formal.align.max(4));
             places.push((offset, formal.bytes));
             used = offset + formal.bytes as u32;
         }
@@ -187,9 +187,6 @@ impl Body<'_, '_> {
             }
             let words = (bytes as u32).div_ceil(4);
             copies.push((0..words).map(|w| (offset / 4 + w, to / 4 + w)).collect::<Vec<_>>());
-        }
-        if places.iter().any(|(offset, _)| offset % 4 != 0) {
-            return Err("parameters of less than 4 bytes packed together are not known".to_string());
         }
         let results = copies.split_off(arguments.len());
         let results = results.into_iter().flatten().map(|(ours, theirs)| (theirs, ours)).collect();

@@ -5,7 +5,7 @@ use super::{Body, Decoded};
 use crate::exec::regs::{Alu, Reg};
 use crate::parse::ast::{Operand, Space};
 use crate::parse::types::Type;
-use crate::program::{Atomic, AtomicOp, CopyAsync, Extend, Kind, Load, Place, Store};
+use crate::program::{Atomic, AtomicOp, CopyAsync, Extend, Kind, Load, Order, Place, Store};
 
 /// Cache operators and eviction priorities: they change speed only.
 const HINTS: [&str; 14] = [
@@ -27,7 +27,16 @@ const HINTS: [&str; 14] = [
 
 const ORDERS: [&str; 4] = ["relaxed", "acquire", "release", "acq_rel"];
 
-fn is_scope(p: &str) -> bool {
+fn access_order(name: Option<&str>) -> Order {
+    Order {
+        strong: matches!(name, Some("relaxed" | "acquire" | "release" | "acq_rel")),
+        volatile: false,
+        acquire: matches!(name, Some("acquire" | "acq_rel")),
+        release: matches!(name, Some("release" | "acq_rel")),
+    }
+}
+
+pub(super) fn is_scope(p: &str) -> bool {
     matches!(p, "cta" | "cluster" | "gpu" | "sys")
 }
 
@@ -42,7 +51,7 @@ fn take_hints(m: &mut Modifiers) -> bool {
     policy
 }
 
-fn take_space(m: &mut Modifiers) -> Option<Space> {
+pub(super) fn take_space(m: &mut Modifiers) -> Option<Space> {
     let name = m.take_where(|p| {
         matches!(
             p,
@@ -83,7 +92,6 @@ impl Body<'_, '_> {
             }
             "createpolicy" => self.create_policy(m, ops),
             _ => {
-                // Blocks' memory is coherent here: a fence has nothing to do.
                 m.take_all_of(|p| {
                     is_scope(p)
                         || matches!(
@@ -91,7 +99,7 @@ impl Body<'_, '_> {
                             "sc" | "acq_rel" | "acquire" | "release" | "gl" | "proxy" | "async" | "alias"
                         )
                 });
-                Ok(Kind::Nop)
+                Ok(Kind::Fence)
             }
         }
     }
@@ -189,12 +197,13 @@ impl Body<'_, '_> {
             extend,
             dst,
             strong,
+            order: Order { volatile, ..access_order(order) },
         })))
     }
 
     fn store(&mut self, m: &mut Modifiers, ops: &[Operand]) -> Decoded {
-        m.take("volatile");
-        m.one_of(&["relaxed", "release", "weak"]);
+        let volatile = m.take("volatile");
+        let order = Order { volatile, ..access_order(m.one_of(&["relaxed", "release", "weak"])) };
         m.take_where(is_scope);
         let space = take_space(m);
         let policy = take_hints(m);
@@ -226,11 +235,11 @@ impl Body<'_, '_> {
         }
         self.check_call_param(place, located.address.offset, located.room, bytes)?;
         let address = located.address;
-        Ok(Kind::Store(Box::new(Store { place, address, bytes: ty.bytes(), src })))
+        Ok(Kind::Store(Box::new(Store { place, address, bytes: ty.bytes(), src, order })))
     }
 
     fn atomic(&mut self, name: &str, m: &mut Modifiers, ops: &[Operand]) -> Decoded {
-        m.one_of(&ORDERS);
+        let order = Order { strong: true, ..access_order(m.one_of(&ORDERS)) };
         m.take_where(is_scope);
         let space = take_space(m);
         let op = match m.one_of(&["add", "min", "max", "inc", "dec", "and", "or", "xor", "exch", "cas"]) {
@@ -319,7 +328,7 @@ impl Body<'_, '_> {
             return Err("atomics work on global and shared memory".to_string());
         }
         let address = located.address;
-        Ok(Kind::Atomic(Box::new(Atomic { place, address, op, ty, dst, src, swap })))
+        Ok(Kind::Atomic(Box::new(Atomic { place, address, op, ty, dst, src, order, swap })))
     }
 
     fn copy_async(&mut self, m: &mut Modifiers, ops: &[Operand]) -> Decoded {
@@ -339,9 +348,12 @@ impl Body<'_, '_> {
             let n = u32::try_from(*n).map_err(|_| "too many groups".to_string())?;
             return Ok(Kind::WaitGroup(n));
         }
+        if m.take("mbarrier") {
+            return self.copies_arrive(m, ops);
+        }
         let through_l2 = m.take("cg");
         if !through_l2 && !m.take("ca") {
-            return Err("ca or cg is missing (bulk copies and mbarriers are not known)".to_string());
+            return Err("ca or cg is missing (bulk copies are not known)".to_string());
         }
         let to = take_space(m);
         let from = take_space(m);

@@ -7,6 +7,7 @@ mod control;
 mod convert;
 mod floats;
 mod matrix;
+mod mbarrier;
 mod memory;
 mod modifiers;
 mod operands;
@@ -138,7 +139,11 @@ impl<'a> Decoder<'a> {
                 }
             }
         }
+        let mut constants = self.pool32.values.iter().chain(&self.pool64.values);
         Ok(Program {
+            reserved_shared: constants
+                .any(|c| matches!(c, Constant::Special(crate::program::Special::ReservedShared(_)))),
+            fences: self.code.iter().any(|i| matches!(i.kind, Kind::Fence)),
             code: self.code,
             functions: self.functions,
             constants32: self.pool32.values,
@@ -258,7 +263,9 @@ impl<'d, 'a> Body<'d, 'a> {
 
     /// Gives a parameter or a variable declared in the body its place.
     fn variable(&mut self, v: &Variable) -> Result<(), ParseError> {
-        let align = v.align.max(1);
+        let natural = self.function.entry && self.function.params.iter().any(|p| p.name == v.name);
+        // The frames of calls are copied by word; only the kernel's own parameters have a layout to keep.
+        let align = if v.space == Space::Param && !natural { v.align.max(4) } else { v.align.max(1) };
         let place = |used: &mut u32| {
             let offset = used.next_multiple_of(align);
             let end = u64::from(offset) + v.bytes;
@@ -327,6 +334,7 @@ impl<'d, 'a> Body<'d, 'a> {
             | "griddepcontrol" | "pmevent" => self.control(name, m, i),
             "shfl" | "vote" | "match" | "redux" | "activemask" | "elect" => self.warp(name, m, ops),
             "mma" | "wmma" | "ldmatrix" | "stmatrix" | "movmatrix" => self.matrix(name, &i.opcode, m, ops),
+            "mbarrier" => self.mbarrier(m, ops),
             _ if name.starts_with('v') => self.video(name, m, ops),
             _ => Err("this instruction is not known".to_string()),
         }

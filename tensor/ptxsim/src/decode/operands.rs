@@ -62,7 +62,10 @@ fn special(name: &str) -> Option<Special> {
         "%dynamic_smem_size" => Special::DynamicShared,
         "%total_smem_size" => Special::TotalShared,
         // A block is a cluster of its own.
-        "%cluster_ctaid" | "%cluster_ctarank" | "%reserved_smem_offset_begin" => Special::Zero,
+        "%cluster_ctaid" | "%cluster_ctarank" => Special::Zero,
+        "%reserved_smem_offset_begin" | "%reserved_smem_offset_0" => Special::ReservedShared(0),
+        "%reserved_smem_offset_1" => Special::ReservedShared(512),
+        "%reserved_smem_offset_end" | "%reserved_smem_offset_cap" => Special::ReservedShared(1024),
         "%cluster_nctaid" | "%cluster_nctarank" => Special::One,
         "%clusterid" => Special::Ctaid(dim),
         "%nclusterid" => Special::Nctaid(dim),

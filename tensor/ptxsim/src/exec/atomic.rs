@@ -157,7 +157,7 @@ impl Warp {
                     let offset = self.shared_offset("changes", address, bytes, lane, shared)?;
                     if shared.shadowed() {
                         shared
-                            .note_atomic(offset, bytes, self.index)
+                            .note_update(offset, bytes, self.index, atomic.op != AtomicOp::Exch, atomic.order)
                             .map_err(|p| Trouble::new(p.kind, lane as u32, p.message))?;
                     }
                     shared_update(shared, offset, bytes, f)

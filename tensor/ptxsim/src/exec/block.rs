@@ -6,6 +6,9 @@ use super::warp::{Outcome, Wait, Warp};
 use crate::error::{Fault, FaultKind};
 use crate::memory::shared::{Shared, SharedChecks};
 
+/// Bytes of shared memory a block of sm_80 and later keeps for system software.
+const RESERVED_SHARED: u32 = 1024;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Ready,
@@ -56,6 +59,9 @@ impl Block {
         self.states.clear();
         self.states.resize(self.warps.len(), State::Ready);
         self.shared.reset(context.shared_bytes);
+        if context.program.reserved_shared {
+            self.shared.reserve(context.reserved_shared(), RESERVED_SHARED);
+        }
         self.barriers = [BarrierState::default(); 16];
     }
 

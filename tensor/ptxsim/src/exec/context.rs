@@ -120,9 +120,15 @@ impl Context<'_> {
             Special::GridId => return self.grid_id,
             Special::DynamicShared => self.dynamic_shared_bytes,
             Special::TotalShared => self.shared_bytes,
+            Special::ReservedShared(at) => self.reserved_shared() + u32::from(at),
             Special::Zero => 0,
             Special::One => 1,
         })
+    }
+
+    /// Where reserved shared memory begins: behind the kernel's own.
+    pub(crate) fn reserved_shared(&self) -> u32 {
+        self.shared_bytes.next_multiple_of(16)
     }
 
     fn linear_block(&self, [x, y, z]: [u32; 3]) -> u32 {
@@ -152,7 +158,9 @@ impl Context<'_> {
             let max = self.max_instructions.unwrap_or_default();
             return Err(Trouble::warp(
                 FaultKind::InstructionLimit,
-                format!("the launch's budget of {max} warp instructions is spent: an endless loop?"),
+                format!(
+                    "the launch's budget of {max} warp instructions is spent: an endless loop, or a longer kernel than --max-instructions allows"
+                ),
             ));
         }
         Ok(())

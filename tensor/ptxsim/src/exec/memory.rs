@@ -10,7 +10,7 @@ use crate::count::GlobalAccess;
 use crate::error::FaultKind;
 use crate::memory::global::{Allocation, group};
 use crate::memory::shared::Shared;
-use crate::program::{Load, Place, Store};
+use crate::program::{Load, Order, Place, Store};
 
 /// Lanes of a mask, lowest first.
 #[inline(always)]
@@ -82,7 +82,13 @@ impl Warp {
                 self.load_global(&at, spaces.global, total, &mut words, context, worker)?;
             }
             if spaces.shared != 0 {
-                self.load_shared(&at, spaces.shared, total, &mut words, context, shared, worker)?;
+                if shared.shadowed() && strong(load.order, context) {
+                    self.note_strong(&at, spaces.shared, total, load.order, false, shared)?;
+                    shared.hide(true);
+                }
+                let loaded = self.load_shared(&at, spaces.shared, total, &mut words, context, shared, worker);
+                shared.hide(false);
+                loaded?;
             }
             if spaces.local != 0 {
                 if context.counts {
@@ -122,7 +128,13 @@ impl Warp {
             self.store_global(&at, spaces.global, total, &words, context, worker)?;
         }
         if spaces.shared != 0 {
-            self.store_shared(&at, spaces.shared, total, &words, context, shared, worker)?;
+            if shared.shadowed() && strong(store.order, context) {
+                self.note_strong(&at, spaces.shared, total, store.order, true, shared)?;
+                shared.hide(true);
+            }
+            let stored = self.store_shared(&at, spaces.shared, total, &words, context, shared, worker);
+            shared.hide(false);
+            stored?;
         }
         if spaces.local != 0 {
             if context.counts {
@@ -386,6 +398,30 @@ impl Warp {
         Ok(())
     }
 
+    /// Checks a strong access of shared memory, which takes the place of the checks of plain ones.
+    #[cold]
+    fn note_strong(
+        &self,
+        at: &Row64,
+        mask: u32,
+        bytes: u32,
+        order: Order,
+        write: bool,
+        shared: &mut Shared,
+    ) -> Step<()> {
+        for lane in lanes(mask) {
+            let verb = if write { "writes" } else { "reads" };
+            let offset = self.shared_offset(verb, at[lane], bytes, lane, shared)?;
+            let noted = if write {
+                shared.note_strong_write(offset, bytes, self.index, order.release)
+            } else {
+                shared.note_strong_read(offset, bytes, self.index, order.acquire)
+            };
+            noted.map_err(|p| Trouble::new(p.kind, lane as u32, p.message))?;
+        }
+        Ok(())
+    }
+
     /// Checks one lane's store. Warps that write the same value to the same place do no harm: compilers
     /// that replicate a value over warps (Triton) let each of them store it.
     #[inline(always)]
@@ -461,6 +497,12 @@ impl Warp {
         }
         Ok(())
     }
+}
+
+/// Whether an access takes part in synchronisation.
+#[inline(always)]
+fn strong(order: Order, context: &Context) -> bool {
+    order.strong || order.volatile && context.program.fences
 }
 
 /// Whether the accesses of a full warp ascend without overlap.

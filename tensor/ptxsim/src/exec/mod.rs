@@ -13,6 +13,7 @@ pub(crate) mod fragment;
 pub(crate) mod grid;
 pub(crate) mod local;
 pub(crate) mod matrix;
+pub(crate) mod mbarrier;
 pub(crate) mod memory;
 pub(crate) mod regs;
 pub(crate) mod warp;

@@ -358,6 +358,15 @@ impl Warp {
                 }
                 Kind::Store(store) => self.store(store, active, context, shared, worker)?,
                 Kind::Nop => {}
+                Kind::Fence => {
+                    if active != 0 {
+                        shared.fence(self.index);
+                    }
+                }
+                Kind::Mbarrier(m) => {
+                    self.fragments[index].strong = true;
+                    self.mbarrier(m, active, shared)?;
+                }
                 Kind::Multiply(_)
                 | Kind::LoadMatrix(_)
                 | Kind::StoreMatrix(_)

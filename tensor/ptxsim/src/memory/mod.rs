@@ -1,6 +1,7 @@
 //! Memory: device allocations, a block's shared memory with its shadow, and the address windows.
 
 pub(crate) mod global;
+pub(crate) mod order;
 pub(crate) mod shared;
 
 /// Generic address of byte 0 of shared memory.

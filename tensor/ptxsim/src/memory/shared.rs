@@ -7,6 +7,7 @@
 //! of one warp are ordered by its program.
 
 use super::global::group;
+use super::order::Orders;
 use crate::error::FaultKind;
 
 /// Shadow of one 4-byte word. A stamp packs clock, warp and byte mask; 0 means none.
@@ -59,8 +60,11 @@ pub(crate) struct Shared {
     pub bytes: u32,
     checks: SharedChecks,
     /// Clock of each warp.
-    clock: [u32; 32],
-    seen: Box<[[u32; 32]; 32]>,
+    pub(super) clock: [u32; 32],
+    pub(super) seen: Box<[[u32; 32]; 32]>,
+    pub(super) orders: Orders,
+    /// While set, accesses are not noted: strong ones have been already.
+    hidden: bool,
 }
 
 impl Shared {
@@ -72,6 +76,8 @@ impl Shared {
             checks,
             clock: [1; 32],
             seen: Box::new([[0; 32]; 32]),
+            orders: Orders::default(),
+            hidden: false,
         }
     }
 
@@ -87,6 +93,26 @@ impl Shared {
         }
         self.clock = [1; 32];
         *self.seen = [[0; 32]; 32];
+        self.orders.clear();
+        self.hidden = false;
+    }
+
+    /// Adds `bytes` bytes of zeros from `start` on, behind the kernel's own memory.
+    pub(crate) fn reserve(&mut self, start: u32, bytes: u32) {
+        self.bytes = start + bytes;
+        let first = start as usize / 4;
+        self.data.truncate(first);
+        self.data.resize(self.bytes as usize / 4 + 4, 0);
+        if self.tracks() {
+            self.shadow.truncate(first);
+            self.shadow.resize(self.data.len(), Word { state: 15, ..Word::default() });
+        }
+    }
+
+    /// Stops or resumes noting accesses.
+    #[inline(always)]
+    pub(crate) fn hide(&mut self, hidden: bool) {
+        self.hidden = hidden;
     }
 
     fn tracks(&self) -> bool {
@@ -96,7 +122,7 @@ impl Shared {
     /// Whether accesses need [`Self::note_read`] and [`Self::note_write`] at all.
     #[inline(always)]
     pub(crate) fn shadowed(&self) -> bool {
-        !self.shadow.is_empty()
+        !self.hidden && !self.shadow.is_empty()
     }
 
     #[inline(always)]
@@ -211,11 +237,17 @@ impl Shared {
     }
 
     /// Checks an atomic operation by `warp` and notes it: atomics do not race with each other.
-    pub(crate) fn note_atomic(&mut self, offset: usize, bytes: u32, warp: u32) -> Result<(), Problem> {
+    pub(crate) fn note_atomic(
+        &mut self,
+        offset: usize,
+        bytes: u32,
+        warp: u32,
+        reads: bool,
+    ) -> Result<(), Problem> {
         let (mask, words) = extent(offset, bytes);
         for index in offset / 4..offset / 4 + words {
             let w = self.shadow[index];
-            if w.state & (IN_FLIGHT | mask) != mask {
+            if reads && w.state & (IN_FLIGHT | mask) != mask {
                 self.read_problem(index, w, mask)?;
             }
             if self.checks.races && w.state & ATOMIC == 0 {
@@ -225,6 +257,23 @@ impl Shared {
             let w = &mut self.shadow[index];
             w.state |= ATOMIC | mask;
             w.write = stamp(clock, warp, mask);
+        }
+        Ok(())
+    }
+
+    /// Checks a strong read by `warp`, which does not race with atomics.
+    pub(crate) fn note_strong_load(&mut self, offset: usize, bytes: u32, warp: u32) -> Result<(), Problem> {
+        let (mask, words) = extent(offset, bytes);
+        for index in offset / 4..offset / 4 + words {
+            let w = self.shadow[index];
+            if w.state & ATOMIC == 0 {
+                // The read itself is not kept: a strong write that follows does not race with it.
+                let before = (w.read, w.other_read);
+                self.note_read(offset.max(4 * index), bytes.min(4), warp)?;
+                (self.shadow[index].read, self.shadow[index].other_read) = before;
+            } else if w.state & (IN_FLIGHT | mask) != mask {
+                self.read_problem(index, w, mask)?;
+            }
         }
         Ok(())
     }
@@ -385,10 +434,10 @@ mod tests {
     fn atomics_race_with_plain_accesses_but_not_with_each_other() {
         let mut s = shared();
         s.note_write(0, 4, 0).unwrap();
-        assert_eq!(kind(s.note_atomic(0, 4, 1)), Some(FaultKind::SharedRace));
+        assert_eq!(kind(s.note_atomic(0, 4, 1, true)), Some(FaultKind::SharedRace));
         s.synchronise(0b11);
-        s.note_atomic(0, 4, 0).unwrap();
-        s.note_atomic(0, 4, 1).unwrap();
+        s.note_atomic(0, 4, 0, true).unwrap();
+        s.note_atomic(0, 4, 1, true).unwrap();
         assert_eq!(kind(s.note_read(0, 4, 0)), Some(FaultKind::SharedRace));
         s.synchronise(0b11);
         s.note_read(0, 4, 0).unwrap();

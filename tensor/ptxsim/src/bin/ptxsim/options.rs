@@ -33,7 +33,8 @@ Options:
   --sm NN                                compute capability to claim (default: the text's .target)
   --no-check KIND                        switch a check off: bounds alignment uninitialised races barriers
                                          async-copies, or all
-  --max-instructions N                   stop after N warp instructions: for kernels that may never end
+  --max-instructions N                   stop after N warp instructions (default 500000000): an endless loop
+                                         is reported rather than waited for
   --card NAME                            predict the time on RTX 3090, RTX 4090, A100, H100, L4 (repeatable;
                                          default: all)
   --report text|json                     form of the report on standard output
@@ -47,6 +48,9 @@ block and thread; outputs are not written); 2 bad options, files or arguments.
 Example: 1,000 elements of saxpy, 256 threads a block
   ptxsim saxpy.ptx --grid 4 --block 256 --arg f32:2 --arg in:x.npy --arg inout:y.npy:result.npy --arg u32:1000
 ";
+
+/// Warp instructions after which a launch counts as endless: about a minute of simulation.
+const MAX_INSTRUCTIONS: u64 = 500_000_000;
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -102,7 +106,7 @@ pub fn parse(arguments: &[String]) -> Result<Request, String> {
         arguments: Vec::new(),
         sm: None,
         checks: Checks::ALL,
-        max_instructions: None,
+        max_instructions: Some(MAX_INSTRUCTIONS),
         cards: Vec::new(),
         json: false,
     };
