@@ -52,8 +52,7 @@ fn ten_steps_on_the_card_follow_the_cpus_loss() {
 /// once is `whole`.
 fn resumes_to_the_bit(options: &[&str], weights: &str) -> Workplace {
     let work = Workplace::new();
-    let options =
-        [options, &["--max_steps", "4", "--save_strategy", "steps", "--save_steps", "2"]].concat();
+    let options = [options, &["--max_steps", "4", "--save_strategy", "steps", "--save_steps", "2"]].concat();
     finished(work.train("whole", &options));
     finished(work.train("cut", &options));
     std::fs::remove_dir_all(work.path("cut/checkpoint-4")).unwrap();
@@ -85,7 +84,8 @@ fn a_run_on_the_card_resumes_to_the_bit() {
 #[test]
 fn moments_in_8_bits_resume_to_the_bit() {
     for device in ["cpu", "sim"] {
-        let options = ["--device", device, "--bf16", "true", "--optim", "adamw_8bit", "--finetuning_type", "full"];
+        let options =
+            ["--device", device, "--bf16", "true", "--optim", "adamw_8bit", "--finetuning_type", "full"];
         let work = resumes_to_the_bit(&options, "model.safetensors");
         let saved = Safetensors::open(work.path("whole/checkpoint-2/optimizer.safetensors")).unwrap();
         let codes = saved.info("exp_avg/model.embed_tokens.weight").unwrap();
