@@ -8,9 +8,9 @@ use crate::config::{Resume, TrainConfig};
 use crate::events::{Event, EventSink};
 use crate::state::{TrainerState, write_json};
 use crate::{Error, Result};
-use medley_tensor::{DType, Tensor};
 use medley_tensor::io::Safetensors;
 use medley_tensor::ledger::{self, Category};
+use medley_tensor::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -206,7 +206,9 @@ impl Trainer<'_> {
         }
         if let Some(scaler) = &mut self.scaler {
             let text = std::fs::read_to_string(&path).map_err(|e| {
-                bad(format!("{SCALER} cannot be read ({e}); was the run begun without fp16? resume it the same way"))
+                bad(format!(
+                    "{SCALER} cannot be read ({e}); was the run begun without fp16? resume it the same way"
+                ))
             })?;
             scaler.restore(serde_json::from_str(&text).map_err(|e| bad(format!("{SCALER}: {e}")))?)?;
             updates = updates.saturating_sub(scaler.skipped());
