@@ -72,7 +72,10 @@ impl Module {
         let mut names = HashMap::new();
         for function in file.functions.iter().filter(|f| f.entry && f.defined) {
             let program = decode(&file, function, &source)?;
-            names.insert(function.name.clone(), entries.len());
+            if names.insert(function.name.clone(), entries.len()).is_some() {
+                let message = format!("entry `{}` is defined twice", function.name);
+                return Err(source.error(function.line, message));
+            }
             entries.push(Arc::new(Entry {
                 name: function.name.clone(),
                 params: params(function),

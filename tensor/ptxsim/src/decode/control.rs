@@ -102,6 +102,9 @@ impl Body<'_, '_> {
         else {
             return Err(format!("function `{name}` is not declared"));
         };
+        if name == "vprintf" {
+            return Ok(Kind::Illegal("printf is not simulated: compile the kernel without it".to_string()));
+        }
         if !callee.defined {
             return Ok(Kind::Illegal(format!("calls `{name}`, which this module does not define")));
         }

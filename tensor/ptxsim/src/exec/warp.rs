@@ -20,6 +20,8 @@ use crate::program::{Inst, Kind};
 const SLICE: u32 = 1 << 16;
 /// Turns of a loop with an atomic or strong load in it before others get a turn.
 const SPIN_TURNS: u32 = 32;
+/// What such a wait takes from the instruction budget: it costs more time than its instructions do.
+const SPIN_COST: u64 = 2000;
 /// Why a fragment does not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wait {
@@ -312,6 +314,7 @@ impl Warp {
                             f.left -= 1;
                             f.turns += u32::from(std::mem::take(&mut f.strong));
                             if f.turns > SPIN_TURNS || f.left == 0 {
+                                worker.unreported += if f.left == 0 { 0 } else { SPIN_COST };
                                 (f.turns, f.left) = (0, SLICE);
                                 self.report(context, worker)?;
                                 return Ok(Stop::Yield);
@@ -340,6 +343,7 @@ impl Warp {
                         if *target <= pc {
                             taken.left -= 1;
                             taken.turns += u32::from(std::mem::take(&mut taken.strong));
+                            worker.unreported += if taken.turns > SPIN_TURNS { SPIN_COST } else { 0 };
                             self.report(context, worker)?;
                             if taken.turns > SPIN_TURNS || taken.left == 0 {
                                 (taken.turns, taken.left) = (0, SLICE);

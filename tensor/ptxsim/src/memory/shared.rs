@@ -18,6 +18,8 @@ struct Word {
     /// The latest reader of another warp than `read`'s. More are not kept: a race is missed only where a
     /// writer is ordered after both of these by named barriers and not after a third reader.
     other_read: u32,
+    /// The latest write that was not an atomic: atomics race with it, though not with each other.
+    plain: u32,
     /// Bits 0–3: bytes written at some time. Bit 4: target of a copy in flight, by thread `>> 8`.
     state: u32,
 }
@@ -231,6 +233,7 @@ impl Shared {
                 }
             }
             w.write = if w.write & !15 == now & !15 { w.write | mask } else { now };
+            w.plain = w.write;
             w.state = w.state & !ATOMIC | mask;
         }
         Ok(())
@@ -250,8 +253,17 @@ impl Shared {
             if reads && w.state & (IN_FLIGHT | mask) != mask {
                 self.read_problem(index, w, mask)?;
             }
-            if self.checks.races && w.state & ATOMIC == 0 {
-                self.note_write(4 * index, 4, warp)?;
+            if w.state & ATOMIC == 0 && w.state & IN_FLIGHT != 0 && self.checks.async_copies {
+                return Err(in_flight("writes", index, w));
+            }
+            if self.checks.races {
+                let seen = &self.seen[warp as usize];
+                for (verb, earlier) in [("read", w.read), ("read", w.other_read), ("wrote", w.plain)] {
+                    let other = stamp_warp(earlier);
+                    if other != warp as usize && earlier >> 9 > seen[other] && earlier & mask != 0 {
+                        return Err(race("updates", index, warp, verb, earlier));
+                    }
+                }
             }
             let clock = self.clock[warp as usize];
             let w = &mut self.shadow[index];

@@ -50,7 +50,7 @@ fn run(options: &Options) -> Result<bool, String> {
     let entry = choose(&module, options)?;
     let launch = launch(entry, options)?;
     let mut found = attempt(&module, entry, launch, options, options.checks, 0)?;
-    let mut harmless = Vec::new();
+    let (mut harmless, mut causes) = (Vec::new(), Vec::new());
     if let Err(fault) = &found.result
         && fault.kind == FaultKind::UninitialisedRead
         && options.checks.uninitialised_shared
@@ -63,12 +63,18 @@ fn run(options: &Options) -> Result<bool, String> {
         if zeros.result.is_ok() && ones.result.is_ok() && zeros.outputs == ones.outputs {
             harmless.push(Finding::from(fault));
             found = zeros;
+        } else if let Err(cause) = zeros.result
+            && matches!(cause.kind, FaultKind::SharedRace | FaultKind::MissingWait)
+        {
+            // Nothing had written yet because nothing made the reader wait for the writer.
+            causes.push(Finding::from(&cause));
         }
     }
-    let (findings, counts) = match &found.result {
+    let (mut findings, counts) = match &found.result {
         Ok(counts) => (Vec::new(), Some(counts.clone())),
         Err(fault) => (vec![Finding::from(fault)], None),
     };
+    findings.splice(0..0, causes);
     let clean = findings.is_empty();
     if clean {
         for output in &found.outputs {
