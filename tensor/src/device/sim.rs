@@ -49,6 +49,11 @@ pub struct SimOptions {
     /// Cache and round allocations as on a real card. Off, every buffer is an allocation of its own and
     /// the checks see its exact end.
     pub caching: bool,
+    /// Warp instructions after which a launch fails as an endless loop.
+    pub max_instructions: Option<u64>,
+    /// `(file name, PTX)`: loaded in place of the module from that file. A changed kernel then runs through
+    /// its ordinary launcher: what mutation tests and experiments with generated code need.
+    pub substitutes: Vec<(String, String)>,
 }
 
 impl Default for SimOptions {
@@ -63,6 +68,8 @@ impl Default for SimOptions {
             counts: false,
             threads: 0,
             caching: false,
+            max_instructions: None,
+            substitutes: vec![],
         }
     }
 }
@@ -144,6 +151,7 @@ impl SimDriver {
             checks: options.checks,
             counts: options.counts,
             multiprocessors,
+            max_instructions: options.max_instructions,
             ..GpuConfig::default()
         };
         if options.threads > 0 {
@@ -312,6 +320,9 @@ impl Driver for SimDriver {
 
     fn load_module(&self, name: &str, ptx: &str) -> DriverResult<Module> {
         let mut state = self.working("load_module")?;
+        let file = name.rsplit('/').next().unwrap_or(name);
+        let substitute = self.options.substitutes.iter().find(|(replaced, _)| replaced == file);
+        let ptx = substitute.map_or(ptx, |(_, ptx)| ptx.as_str());
         Header::of(name, ptx)?.check(name, &self.info)?;
         let wrong = |message: String| DriverError::Ptx { module: name.to_string(), message };
         let module = ptxsim::Module::parse(ptx).map_err(|e| wrong(e.to_string()))?;
