@@ -44,17 +44,19 @@ fn training_agrees_on_the_simulator() {
     assert!(text.contains("\nlora ") && text.contains("\nqlora "), "{text}");
 }
 
-/// A prediction for every bench and card, each of them a time.
+/// A prediction for every chosen bench and every card, each of them a time.
 #[test]
 fn benches_are_predicted_on_the_simulator() {
-    let run = gpu_verify(&["--device", "sim", "--only", "bench"]);
+    let run = gpu_verify(&["--device", "sim", "--only", "bench", "--filter", "bf16"]);
     let text = words(&run.stdout);
     assert_eq!(run.status.code(), Some(0), "{text}{}", words(&run.stderr));
     for card in ["RTX 3090", "RTX 4090", "A100", "H100", "L4"] {
         assert!(text.contains(card), "{text}");
     }
-    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("gemm ")).collect();
-    assert_eq!(rows.len(), 24, "{text}");
+    let rows: Vec<&str> = text.lines().filter(|line| line.contains(" bf16 ")).collect();
+    for (family, count) in [("gemm ", 12), ("lora ", 2), ("layer ", 1)] {
+        assert_eq!(rows.iter().filter(|row| row.starts_with(family)).count(), count, "{text}");
+    }
     for row in rows {
         let times: Vec<f64> =
             row.split_whitespace().rev().take(5).map(|cell| cell.parse().unwrap()).collect();

@@ -92,14 +92,15 @@ pub fn run(settings: &Settings) -> Result<()> {
         base.display()
     );
 
-    let placement = setup::placement(&config, &base)?;
+    // A device for each use: what one has cached of its memory would be in the way of training.
+    let placement = || setup::placement(&config, &base);
     let renderer = setup::renderer(&config)?;
     let all = conversations(&config, &renderer)?;
     let held_out: Vec<Conversation> =
         TASKS.iter().flat_map(|task| all.iter().filter(|c| c.task == *task).take(SCORED)).cloned().collect();
     println!("Before: scoring {SCORED} held-out examples of each task");
     let before = scores(
-        &setup::open_model(&base, None, setup::storage(&config, false), placement.clone())?,
+        &setup::open_model(&base, None, setup::storage(&config, false), placement()?)?,
         &renderer,
         &held_out,
         &config,
@@ -110,7 +111,7 @@ pub fn run(settings: &Settings) -> Result<()> {
     train::run(&Settings { config: config.clone(), ..settings.clone() })?;
 
     println!("After: scoring the same examples");
-    let tuned = setup::open_model(&base, Some(&output), setup::storage(&config, false), placement)?;
+    let tuned = setup::open_model(&base, Some(&output), setup::storage(&config, false), placement()?)?;
     let (predictions, after) = scores(&tuned, &renderer, &held_out, &config)?;
     write_predictions(&output, &predictions)?;
     predict_command::write_scores(&output, &after)?;

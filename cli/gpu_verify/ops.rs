@@ -38,13 +38,16 @@ impl Draw {
     }
 }
 
+/// Compares the devices in a dtype, with inputs of a seed.
+type Compare = Box<dyn Fn(DType, &Device, u64) -> Result<Worst>>;
+
 /// One op with its inputs.
 pub struct Case {
     /// The op's name.
     pub op: &'static str,
     /// The shapes, for messages.
     pub shapes: String,
-    run: Box<dyn Fn(DType, &Device, u64) -> Result<Worst>>,
+    run: Compare,
 }
 
 impl Case {

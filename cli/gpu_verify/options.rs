@@ -6,7 +6,8 @@ use anyhow::{Result, bail};
 
 /// Printed by `--help`.
 pub const USAGE: &str = "\
-Usage: gpu-verify [--device cuda:N|sim] [--quick] [--only PART,...] [--output FILE] [--python PROGRAM]
+Usage: gpu-verify [--device cuda:N|sim] [--quick] [--only PART,...] [--filter TEXT]
+                  [--output FILE] [--python PROGRAM]
 
 Runs every kernel against the CPU, a short training run, and benchmarks at Llama-7B shapes beside the simulator's
 predictions; prints tables, and on a card writes them to docs/gpu/CARD-DATE.md. Fails when a kernel or the training
@@ -15,6 +16,7 @@ run is off.
   --device NAME      cuda:N (default cuda:0), or sim: the simulator, with times predicted for named cards
   --quick            small sizes and few runs (always so on sim)
   --only PARTS       some of: ops, train, bench, peers
+  --filter TEXT      only the benches whose names contain it
   --output FILE      where the report goes (default: docs/gpu/CARD-DATE.md on a card, nowhere on sim)
   --python PROGRAM   the Python whose torch and bitsandbytes run beside (default: python3)
   --help             print this";
@@ -31,6 +33,8 @@ pub struct Options {
     pub quick: bool,
     /// Which of [`PARTS`] to run.
     pub parts: Vec<String>,
+    /// Only benches whose names contain this.
+    pub filter: String,
     /// Where the report goes, if said.
     pub output: Option<PathBuf>,
     /// The Python of the peers.
@@ -49,6 +53,7 @@ impl Options {
             device: "cuda:0".into(),
             quick: false,
             parts: PARTS.map(str::to_owned).into(),
+            filter: String::new(),
             output: None,
             python: "python3".into(),
             help: false,
@@ -60,6 +65,7 @@ impl Options {
                 "--device" => options.device = value()?,
                 "--quick" => options.quick = true,
                 "--only" => options.parts = value()?.split(',').map(|part| part.trim().to_owned()).collect(),
+                "--filter" => options.filter = value()?,
                 "--output" => options.output = Some(value()?.into()),
                 "--python" => options.python = value()?,
                 "--help" | "-h" => options.help = true,
@@ -92,9 +98,9 @@ mod tests {
 
     #[test]
     fn the_command_line() {
-        let options = parse("--device sim --only ops,bench --output r.md").unwrap();
+        let options = parse("--device sim --only ops,bench --filter gemm --output r.md").unwrap();
         assert!(options.quick && options.runs("ops") && options.runs("bench") && !options.runs("train"));
-        assert_eq!(options.output, Some("r.md".into()));
+        assert_eq!((options.output, options.filter.as_str()), (Some("r.md".into()), "gemm"));
         let default = parse("").unwrap();
         assert!(default.device == "cuda:0" && !default.quick && PARTS.iter().all(|part| default.runs(part)));
         for (line, message) in [

@@ -1,6 +1,6 @@
 //! The benches: measured on a card beside the simulator's prediction, or on the simulator predicted for named cards.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use medley_tensor::device::{CudaDevice, Device};
 use ptxsim::roofline::CARDS;
 
@@ -16,11 +16,11 @@ use crate::report::{Table, number};
 /// # Errors
 /// When a bench fails.
 pub fn table(device: &CudaDevice, options: &Options) -> Result<Table> {
-    if device.info().simulated { predicted(device) } else { measured(device, options) }
+    if device.info().simulated { predicted(device, &options.filter) } else { measured(device, options) }
 }
 
 /// What the simulator's counts make of every bench on the cards it knows.
-fn predicted(device: &CudaDevice) -> Result<Table> {
+fn predicted(device: &CudaDevice, filter: &str) -> Result<Table> {
     let predictor = Predictor::new(device.info().compute_capability)?;
     let mut header = vec!["bench".to_owned()];
     header.extend(CARDS.iter().map(|card| format!("{} ms", card.name)));
@@ -28,7 +28,7 @@ fn predicted(device: &CudaDevice) -> Result<Table> {
                 the name. No card was there.";
     let header: Vec<&str> = header.iter().map(String::as_str).collect();
     let mut table = Table::new("Benches, predicted", note, &header);
-    for bench in benches() {
+    for bench in chosen(filter)? {
         let counted = predictor.count(&bench)?;
         let mut row = vec![title(&bench)];
         row.extend(CARDS.iter().map(|card| number(counted.on(card, Size::Full))));
@@ -65,7 +65,7 @@ fn measured(device: &CudaDevice, options: &Options) -> Result<Table> {
         "cuBLAS ms",
     ];
     let mut table = Table::new("Benches, measured", &note, &header);
-    for bench in benches() {
+    for bench in chosen(&options.filter)? {
         let mut runner = bench.build(&Device::Cuda(device.clone()), size)?;
         let sample = clock.time(&mut runner)?;
         drop(runner);
@@ -90,6 +90,13 @@ fn measured(device: &CudaDevice, options: &Options) -> Result<Table> {
         ]);
     }
     Ok(table)
+}
+
+/// The benches whose titles contain `filter`.
+fn chosen(filter: &str) -> Result<Vec<Bench>> {
+    let chosen: Vec<Bench> = benches().into_iter().filter(|bench| title(bench).contains(filter)).collect();
+    ensure!(!chosen.is_empty(), "no bench's name contains `{filter}`");
+    Ok(chosen)
 }
 
 fn title(bench: &Bench) -> String {

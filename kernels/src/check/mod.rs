@@ -6,6 +6,7 @@
 //! runs on a simulated GPU in every compute dtype and is compared with the CPU ([`device`]).
 
 pub(crate) mod device;
+mod mutation;
 mod threads;
 
 use medley_tensor::rng::Philox;

@@ -75,15 +75,24 @@ pub(crate) fn blocks_for(op: &'static str, n: usize, per_block: usize) -> Result
     }
 }
 
+/// Refuses a tensor that does not lie on `device`: its address would mean nothing there.
+///
+/// # Errors
+/// [`Error::DeviceMismatch`].
+pub(crate) fn on_device(op: &'static str, device: &CudaDevice, t: &Tensor) -> Result<()> {
+    if t.cuda_device() == Some(device) {
+        return Ok(());
+    }
+    let (expected, got) = (device.name().to_string(), t.device().to_string());
+    Err(Error::DeviceMismatch { op, expected, got })
+}
+
 /// The address of a contiguous tensor on `device`, as a kernel argument.
 ///
 /// # Errors
 /// When it lies elsewhere or is a strided view.
 pub(crate) fn ptr(op: &'static str, device: &CudaDevice, t: &Tensor) -> Result<KernelArg> {
-    if t.cuda_device() != Some(device) {
-        let (expected, got) = (device.name().to_string(), t.device().to_string());
-        return Err(Error::DeviceMismatch { op, expected, got });
-    }
+    on_device(op, device, t)?;
     if !t.is_contiguous() {
         let (shape, strides) = (t.shape().to_vec(), t.strides().to_vec());
         return Err(Error::NotContiguous { op, shape, strides });

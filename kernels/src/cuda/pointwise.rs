@@ -1,6 +1,6 @@
 //! Launches the element-by-element kernels. See `pointwise.cuh`.
 
-use super::{blocks_for, launch, upload};
+use super::{blocks_for, launch, on_device, upload};
 use medley_tensor::device::{CudaDevice, Device, KernelArg, Ptx};
 use medley_tensor::{Error, Result, Tensor};
 
@@ -66,10 +66,7 @@ fn run(
         if t.dtype() != dtype {
             return Err(Error::dtype(op, format!("operands of one dtype, the first is {dtype}"), t.dtype()));
         }
-        if t.cuda_device() != Some(device) {
-            let (expected, got) = (device.name().to_string(), t.device().to_string());
-            return Err(Error::DeviceMismatch { op, expected, got });
-        }
+        on_device(op, device, t)?;
     }
     let layouts = operands.iter().map(|t| t.layout().broadcast_to(shape)).collect::<Result<Vec<_>>>()?;
     let n: usize = shape.iter().product();

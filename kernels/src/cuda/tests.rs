@@ -1,7 +1,8 @@
 use super::*;
 use crate::check::device::device;
 use crate::check::random;
-use medley_tensor::device::Device;
+use medley_tensor::Op;
+use medley_tensor::device::{Device, SimOptions};
 
 const FLOATS: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
 
@@ -80,4 +81,27 @@ fn operands_of_another_device_are_refused() {
         random(&[4, 4], 1, 1.0).to_device(&Device::Cuda(here.clone())).unwrap().transpose(0, 1).unwrap();
     assert!(matches!(ptr("op", &here, &view), Err(Error::NotContiguous { op: "op", .. })));
     assert!(u32_arg("op", "rows", 1 << 32).is_err() && blocks_for("op", usize::MAX, 2).is_err());
+}
+
+#[test]
+fn tensors_of_another_card_are_refused() {
+    let (here, other) = (device(), CudaDevice::sim(SimOptions::default()).unwrap());
+    let on = |device: &CudaDevice, shape: &[usize]| {
+        random(shape, 1, 1.0).to_device(&Device::Cuda(device.clone())).unwrap()
+    };
+    let x = on(&here, &[4, 16]);
+    for (w, a) in [(&other, &here), (&here, &other)] {
+        let (w, a, b) = (on(w, &[8, 16]), on(a, &[2, 16]), on(&here, &[8, 2]));
+        let lora = crate::ops::lora_linear::LoraLinear { scale: 1.0, dropout: None };
+        let refused = lora.forward(&[&x, &w, &a, &b], &[true; 4]).err().unwrap();
+        assert!(matches!(refused, Error::DeviceMismatch { .. }), "{refused}");
+    }
+    let head = crate::ops::LinearCrossEntropy {
+        rows: [1].into(),
+        targets: [3].into(),
+        weights: [1.0].into(),
+        expected_upstream: 1.0,
+    };
+    let refused = head.forward(&[&x, &on(&other, &[8, 16])], &[true; 2]).err().unwrap();
+    assert!(matches!(refused, Error::DeviceMismatch { .. }), "{refused}");
 }

@@ -60,7 +60,9 @@ impl KvCache {
         let slot = &mut layers[layer];
         let (keys, values) = match slot.take() {
             None => (grown(device, None, 0, k)?, grown(device, None, 0, v)?),
-            Some((keys, values)) => (grown(device, Some(keys), seen, k)?, grown(device, Some(values), seen, v)?),
+            Some((keys, values)) => {
+                (grown(device, Some(keys), seen, k)?, grown(device, Some(values), seen, v)?)
+            }
         };
         *slot = Some((keys, values));
         Ok(())

@@ -27,8 +27,7 @@ const BOUNDS: [(DType, f64); 3] = [(DType::F32, 2e-5), (DType::F16, 1e-2), (DTyp
 
 fn adapted(storage: BaseStorage, placement: Placement) -> Llama {
     let mut model = Llama::open_on(&fixture("gqa_f32"), storage, placement).unwrap();
-    let config =
-        LoraConfig { rank: 4, alpha: 8.0, dropout: 0.1, targets: Targets::All, rslora: false };
+    let config = LoraConfig { rank: 4, alpha: 8.0, dropout: 0.1, targets: Targets::All, rslora: false };
     model.attach_lora(&config, 3).unwrap();
     for (i, p) in model.params().iter().enumerate().filter(|(_, p)| p.name().contains("lora_B")) {
         let mut rng = Philox::new(8, i as u64);

@@ -1,6 +1,6 @@
 //! A GPU as the engine sees it: driver, allocator, modules and one compute stream.
 
-use super::arguments::{self, Header, KernelArg, Ptx};
+use super::arguments::{self, KernelArg, Ptx};
 use super::driver::{DeviceInfo, Driver, Function, LaunchConfig, Stream};
 use super::pinned::PinnedBuffer;
 use super::pool::{Pool, PoolStats};
@@ -281,7 +281,6 @@ impl CudaDevice {
         let loaded = match modules.entry(ptx.source.as_ptr() as usize) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(place) => {
-                Header::of(ptx.name, ptx.source)?.check(ptx.name, self.info())?;
                 let module = self.driver().load_module(ptx.name, ptx.source)?;
                 place.insert(Loaded { module, functions: HashMap::new() })
             }

@@ -12,8 +12,6 @@ use std::ptr::NonNull;
 
 /// What is missing when there is no driver.
 const LIBRARY: &str = if cfg!(windows) { "nvcuda.dll" } else { "libcuda.so.1" };
-/// Dynamic shared memory that every kernel may use without opting in.
-const SHARED_WITHOUT_OPT_IN: u32 = 48 << 10;
 /// Room for the words of the driver's PTX compiler.
 const LOG_BYTES: usize = 8 << 10;
 
@@ -139,6 +137,22 @@ impl CudarcDriver {
         // SAFETY: the context is retained as long as `self` lives.
         after_kernels("cuCtxSetCurrent", unsafe { result::ctx::set_current(self.context) })
     }
+
+    /// Lets a kernel use all the shared memory a block can have: without it static and dynamic memory together
+    /// end at 48 KiB. Once, for the most: a bound set launch by launch could be lowered by another thread
+    /// between setting and launching. It costs nothing, since a block takes what its launch asks for.
+    fn opt_in_to_shared_memory(&self, function: sys::CUfunction) -> DriverResult<()> {
+        use sys::CUfunction_attribute_enum as Attribute;
+        let fixed = Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
+        // SAFETY: `function` is of a module that is never unloaded.
+        let fixed = unsafe { result::function::get_function_attribute(function, fixed) };
+        let fixed = after_kernels("cuFuncGetAttribute", fixed)?.max(0) as u32;
+        let most = self.info.max_shared_per_block.saturating_sub(fixed) as i32;
+        let dynamic = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        // SAFETY: as above.
+        let set = unsafe { result::function::set_function_attribute(function, dynamic, most) };
+        after_kernels("cuFuncSetAttribute", set)
+    }
 }
 
 fn stream_of(stream: Stream) -> sys::CUstream {
@@ -261,7 +275,11 @@ impl Driver for CudarcDriver {
         // SAFETY: `module` came from cuModuleLoadDataEx and is never unloaded.
         match unsafe { result::module::get_function(module.0 as sys::CUmodule, name) } {
             Err(error) if error.0 == sys::CUresult::CUDA_ERROR_NOT_FOUND => Err(missing()),
-            other => after_kernels("cuModuleGetFunction", other).map(|f| Function(f as u64)),
+            other => {
+                let handle = after_kernels("cuModuleGetFunction", other)?;
+                self.opt_in_to_shared_memory(handle)?;
+                Ok(Function(handle as u64))
+            }
         }
     }
 
@@ -275,13 +293,6 @@ impl Driver for CudarcDriver {
         self.current()?;
         let handle = function.0 as sys::CUfunction;
         let LaunchConfig { grid, block, shared_bytes } = config;
-        if shared_bytes > SHARED_WITHOUT_OPT_IN {
-            use sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as MAX_DYNAMIC;
-            // SAFETY: `handle` is a function of a loaded module.
-            let set =
-                unsafe { result::function::set_function_attribute(handle, MAX_DYNAMIC, shared_bytes as i32) };
-            after_kernels("cuFuncSetAttribute", set)?;
-        }
         let mut bits: Vec<u64> = arguments.iter().map(KernelArg::bits).collect();
         let mut parameters: Vec<*mut c_void> =
             bits.iter_mut().map(|b| std::ptr::from_mut(b).cast::<c_void>()).collect();

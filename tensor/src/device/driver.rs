@@ -122,14 +122,13 @@ pub trait Driver: Send + Sync {
     /// [`DriverError::Ptx`], [`DriverError::DriverTooOld`], [`DriverError::UnsupportedTarget`].
     fn load_module(&self, name: &str, ptx: &str) -> DriverResult<Module>;
 
-    /// The kernel `entry` of a module.
+    /// The kernel `entry` of a module, which may use all the shared memory a block can have.
     ///
     /// # Errors
     /// [`DriverError::NoEntry`].
     fn function(&self, module: Module, entry: &str) -> DriverResult<Function>;
 
-    /// Starts a kernel. The arguments must be the kernel's parameters, in order; dynamic shared memory
-    /// past 48 KiB is opted in to.
+    /// Starts a kernel. The arguments must be the kernel's parameters, in order.
     ///
     /// # Errors
     /// [`DriverError::Launch`] or [`DriverError::Arguments`] when it cannot start.

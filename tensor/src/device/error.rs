@@ -173,8 +173,8 @@ impl std::fmt::Display for OutOfMemory {
         write!(
             f,
             "out of memory on {}: {} asked for ({}); tensors hold {}, the allocator keeps {} that it cannot \
-             give back, {} of {} are free. Use a smaller per_device_train_batch_size or cutoff_len; `medley \
-             plan` prints what fits",
+             give back, {} of {} are free. Use a smaller per_device_train_batch_size or cutoff_len, \
+             gradient_checkpointing: true, or quantization_bit: 4",
             self.device,
             readable(self.requested),
             self.category,

@@ -52,7 +52,7 @@ impl Device {
     }
 
     /// Opens `cpu`, `cuda` (card 0), `cuda:N` or `sim`. Each call of `sim` makes a device of its own; the
-    /// environment variable `MEDLEY_SIM_SM` (86 for sm_86; 80 unless set) says what it claims to be.
+    /// environment says what it claims to be and which faults it has ([`SimOptions::from_environment`]).
     ///
     /// # Errors
     /// For another name, without a CUDA driver, and for a card that does not exist.

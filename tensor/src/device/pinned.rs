@@ -69,7 +69,9 @@ impl PinnedBuffer {
         ))
     }
 
-    /// Starts copying the first `bytes` bytes to `to` at byte `offset`, in `stream`.
+    /// Starts copying the first `bytes` bytes to `to` at byte `offset`, in `stream`. In another stream than
+    /// the device's own, `to` must live until the copy has passed ([`PinnedBuffer::as_slice`] waits for it):
+    /// dropped before, its memory goes to the next buffer of the compute stream, which does not wait.
     ///
     /// # Errors
     /// When they do not fit.
@@ -82,7 +84,8 @@ impl PinnedBuffer {
         Ok(self.driver.record(self.event, stream)?)
     }
 
-    /// Starts copying `bytes` bytes of `from` at byte `offset` to the start of this buffer, in `stream`.
+    /// Starts copying `bytes` bytes of `from` at byte `offset` to the start of this buffer, in `stream`; as
+    /// for [`PinnedBuffer::copy_to`], in another stream than the device's own `from` must outlive the copy.
     ///
     /// # Errors
     /// When they do not fit.

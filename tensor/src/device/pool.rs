@@ -109,15 +109,17 @@ impl Pool {
             (size, segment)
         };
         let small = segment == SMALL_SEGMENT;
-        let fit = self.free.range((small, size, 0)..).next().copied();
         // A huge block is not cut up for a medium request: it will be wanted whole again.
-        let fit = fit.filter(|(s, b, _)| *s == small && (small || *b <= size.max(LARGE_SEGMENT) * 2));
-        let address = match fit {
-            Some((_, _, address)) => {
-                self.stats.reused += 1;
-                address
-            }
-            None => self.reserve(driver, segment)?,
+        let modest = if small { usize::MAX } else { size.max(LARGE_SEGMENT) * 2 };
+        let address = match self.best_fit(small, size, modest) {
+            Some(address) => address,
+            None => match self.reserve(driver, segment) {
+                // But rather cut up than no memory.
+                Err(error @ DriverError::OutOfMemory { .. }) => {
+                    self.best_fit(small, size, usize::MAX).ok_or(error)?
+                }
+                other => other?,
+            },
         };
         self.split(address, size, small);
         if let Some(block) = self.blocks.get_mut(&address) {
@@ -127,6 +129,15 @@ impl Pool {
         self.stats.live_buffers += 1;
         self.stats.live_bytes += bytes;
         Ok(address)
+    }
+
+    /// The smallest free block of `size` to `most` bytes, the lowest of them.
+    fn best_fit(&mut self, small: bool, size: usize, most: usize) -> Option<u64> {
+        let (of_small, bytes, address) = self.free.range((small, size, 0)..).next().copied()?;
+        (of_small == small && bytes <= most).then(|| {
+            self.stats.reused += 1;
+            address
+        })
     }
 
     fn reserve(&mut self, driver: &dyn Driver, bytes: usize) -> DriverResult<u64> {

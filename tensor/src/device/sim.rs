@@ -9,9 +9,9 @@ use super::arguments::{self, Header, KernelArg};
 use super::driver::{
     DeviceInfo, Driver, DriverResult, Event, Function, HostPointer, LaunchConfig, Module, Stream,
 };
+use crate::{Error, Result};
 use ptxsim::count::Counts;
 use ptxsim::{Checks, FaultKind, Gpu, GpuConfig, GpuError, Launch, Loaded};
-use crate::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,6 +49,11 @@ pub struct SimOptions {
     /// Cache and round allocations as on a real card. Off, every buffer is an allocation of its own and
     /// the checks see its exact end.
     pub caching: bool,
+    /// Warp instructions after which a launch fails as an endless loop.
+    pub max_instructions: Option<u64>,
+    /// `(file name, PTX)`: loaded in place of the module from that file. A changed kernel then runs through
+    /// its ordinary launcher: what mutation tests and experiments with generated code need.
+    pub substitutes: Vec<(String, String)>,
 }
 
 impl Default for SimOptions {
@@ -63,24 +68,38 @@ impl Default for SimOptions {
             counts: false,
             threads: 0,
             caching: false,
+            max_instructions: None,
+            substitutes: vec![],
         }
     }
 }
 
 impl SimOptions {
-    /// The defaults, with the compute capability that `MEDLEY_SIM_SM` names.
+    /// The defaults, changed by these environment variables, each a whole number:
+    ///
+    /// - `MEDLEY_SIM_SM`: what the device claims to be (86 for sm_86),
+    /// - `MEDLEY_SIM_MEMORY`: bytes of device memory,
+    /// - `MEDLEY_SIM_FAIL_ALLOC`, `MEDLEY_SIM_FAIL_LAUNCH`: the n-th allocation, or launch, fails.
     ///
     /// # Errors
-    /// When the variable is no number.
+    /// When one is set and no number.
     pub fn from_environment() -> Result<Self> {
-        let mut options = SimOptions::default();
-        if let Some(text) = std::env::var_os("MEDLEY_SIM_SM") {
+        let number = |name: &'static str| -> Result<Option<u64>> {
+            let Some(text) = std::env::var_os(name) else { return Ok(None) };
             let text = text.to_string_lossy();
-            let sm: u32 = text.parse().map_err(|_| {
-                Error::value("MEDLEY_SIM_SM", format!("expected a number such as 86, got `{text}`"))
-            })?;
+            let number = text.parse();
+            number.map(Some).map_err(|_| Error::value(name, format!("expected a whole number, got `{text}`")))
+        };
+        let mut options = SimOptions::default();
+        if let Some(sm) = number("MEDLEY_SIM_SM")? {
+            let sm = u32::try_from(sm).unwrap_or(u32::MAX);
             options.compute_capability = (sm / 10, sm % 10);
         }
+        if let Some(bytes) = number("MEDLEY_SIM_MEMORY")? {
+            options.memory_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        }
+        options.fail_alloc = number("MEDLEY_SIM_FAIL_ALLOC")?;
+        options.fail_launch = number("MEDLEY_SIM_FAIL_LAUNCH")?;
         Ok(options)
     }
 }
@@ -132,6 +151,7 @@ impl SimDriver {
             checks: options.checks,
             counts: options.counts,
             multiprocessors,
+            max_instructions: options.max_instructions,
             ..GpuConfig::default()
         };
         if options.threads > 0 {
@@ -300,6 +320,9 @@ impl Driver for SimDriver {
 
     fn load_module(&self, name: &str, ptx: &str) -> DriverResult<Module> {
         let mut state = self.working("load_module")?;
+        let file = name.rsplit('/').next().unwrap_or(name);
+        let substitute = self.options.substitutes.iter().find(|(replaced, _)| replaced == file);
+        let ptx = substitute.map_or(ptx, |(_, ptx)| ptx.as_str());
         Header::of(name, ptx)?.check(name, &self.info)?;
         let wrong = |message: String| DriverError::Ptx { module: name.to_string(), message };
         let module = ptxsim::Module::parse(ptx).map_err(|e| wrong(e.to_string()))?;

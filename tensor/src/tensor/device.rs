@@ -165,7 +165,7 @@ impl Tensor {
         }
     }
 
-    /// Device address of the first element of this view; 0 for an empty tensor.
+    /// Device address of the first element of this view; that of the storage for an empty one.
     ///
     /// # Errors
     /// As [`Tensor::device_buffer`].

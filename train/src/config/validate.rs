@@ -1,8 +1,8 @@
 //! The checks that types cannot make, each naming its option.
 
 use super::{
-    DataArgs, FinetuningType, GenerateArgs, IntervalStrategy, LoraArgs, LoraTarget, ModelArgs,
-    OutputArgs, RunArgs, SchedulerType, Stage, TaskArgs, TrainArgs, TrainConfig,
+    DataArgs, FinetuningType, GenerateArgs, IntervalStrategy, LoraArgs, LoraTarget, ModelArgs, OutputArgs,
+    RunArgs, SchedulerType, Stage, TaskArgs, TrainArgs, TrainConfig,
 };
 
 /// An option whose value cannot be used.

@@ -6,8 +6,8 @@
 //! `.tmp` is complete, and its checksums prove it.
 
 use crate::{Error, Result};
-use medley_tensor::{DType, Device, Tensor};
 use medley_tensor::io::{Safetensors, SafetensorsWriter, StoredDType, TensorSpec, sync_folder, write_atomic};
+use medley_tensor::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -188,8 +188,7 @@ pub fn newest_intact(output_dir: &Path, warn: &mut dyn FnMut(String)) -> Result<
 /// # Errors
 /// When the file cannot be written.
 pub fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
-    let specs: Vec<TensorSpec> =
-        tensors
+    let specs: Vec<TensorSpec> = tensors
         .iter()
         .map(|(name, t)| {
             let dtype = if t.dtype() == DType::U8 { StoredDType::U8 } else { StoredDType::F32 };

@@ -389,10 +389,11 @@ impl<'a> Trainer<'a> {
             .take(3)
             .map(|e| format!("{}:{}", e.file.display(), e.line))
             .collect();
+        let range = if self.scaler.is_some() { "; so does bf16 where values pass f16's 65504" } else { "" };
         let of_task = if tasks.is_empty() { String::new() } else { format!(" of {}", tasks.join(", ")) };
         Error::NonFinite(format!(
             "step {}: the {what}{of_task} is not a number; the step was not taken, checkpoints before it are good. \
-             Among its examples: {}. A lower learning_rate, a warm-up or max_grad_norm 1.0 usually helps",
+             Among its examples: {}. A lower learning_rate, a warm-up or max_grad_norm 1.0 usually helps{range}",
             step + 1,
             rows.join(", ")
         ))

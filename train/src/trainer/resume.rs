@@ -8,9 +8,9 @@ use crate::config::{Resume, TrainConfig};
 use crate::events::{Event, EventSink};
 use crate::state::{TrainerState, write_json};
 use crate::{Error, Result};
-use medley_tensor::{DType, Tensor};
 use medley_tensor::io::Safetensors;
 use medley_tensor::ledger::{self, Category};
+use medley_tensor::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -22,8 +22,8 @@ const SCALER: &str = "scaler.json";
 /// What else shapes the course of a run; a change is allowed, and said.
 const SETTINGS: &str = "settings.json";
 
-/// The options that shape data and updates, flat.
-fn settings(config: &TrainConfig) -> Map<String, Value> {
+/// What shapes data and updates, flat: the options, and the dtype of the activations.
+fn settings(config: &TrainConfig, compute: DType) -> Map<String, Value> {
     let sections = [json!(config.tasks), json!(config.lora), json!(config.data), json!(config.train)];
     let mut all: Map<String, Value> =
         sections.into_iter().filter_map(|v| v.as_object().cloned()).flatten().collect();
@@ -46,6 +46,7 @@ fn settings(config: &TrainConfig) -> Map<String, Value> {
     ] {
         all.remove(key);
     }
+    all.insert("the compute dtype".into(), json!(compute.name()));
     all
 }
 
@@ -144,12 +145,12 @@ impl Trainer<'_> {
         for p in self.optimizer.params() {
             tensors.push((format!("param/{}", p.name()), p.value()));
         }
-        tensors.extend(self.optimizer.state()?);
+        tensors.extend(self.optimizer.state());
         write_tensors(&folder.join(OPTIMIZER), &tensors)?;
         if let Some(scaler) = &self.scaler {
             write_json(&folder.join(SCALER), &scaler.state())?;
         }
-        write_json(&folder.join(SETTINGS), &settings(self.config))?;
+        write_json(&folder.join(SETTINGS), &settings(self.config, self.model.placement().compute))?;
         write_json(&folder.join(RUN), &self.run_key())
     }
 
@@ -175,7 +176,7 @@ impl Trainer<'_> {
         let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
         let before: Map<String, Value> =
             serde_json::from_str(&text).map_err(|e| bad(format!("{SETTINGS}: {e}")))?;
-        let changed: Vec<String> = settings(self.config)
+        let changed: Vec<String> = settings(self.config, self.model.placement().compute)
             .into_iter()
             .filter(|(key, value)| before.get(key) != Some(value))
             .map(|(key, value)| format!("{key} was {}, is {value}", before.get(&key).unwrap_or(&Value::Null)))
@@ -190,17 +191,24 @@ impl Trainer<'_> {
         let kind = if self.lora.is_some() { Category::Adapters } else { Category::Weights };
         for p in self.optimizer.params() {
             let _scope = ledger::scope(kind);
-            let value = p.value();
-            let saved = read_tensor(&file, &format!("param/{}", p.name()), value.shape(), DType::F32)?;
-            p.set(saved.to_device(&value.device())?)?;
+            p.set(read_tensor(&file, &format!("param/{}", p.name()), p.value().shape(), DType::F32)?)?;
         }
         let state = TrainerState::read(folder)?;
         // A skipped step moved nothing, so it does not count.
         let mut updates = state.global_step;
+        let path = folder.join(SCALER);
+        if self.scaler.is_none() && path.exists() {
+            return Err(bad(
+                "it belongs to a run in fp16, which may have skipped steps; resume it with fp16 on a GPU, or start \
+                 from its weights with model_name_or_path or adapter_name_or_path"
+                    .into(),
+            ));
+        }
         if let Some(scaler) = &mut self.scaler {
-            let path = folder.join(SCALER);
             let text = std::fs::read_to_string(&path).map_err(|e| {
-                bad(format!("{SCALER} cannot be read ({e}); was the run begun without fp16? resume it the same way"))
+                bad(format!(
+                    "{SCALER} cannot be read ({e}); was the run begun without fp16? resume it the same way"
+                ))
             })?;
             scaler.restore(serde_json::from_str(&text).map_err(|e| bad(format!("{SCALER}: {e}")))?)?;
             updates = updates.saturating_sub(scaler.skipped());

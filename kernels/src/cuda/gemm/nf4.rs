@@ -6,7 +6,7 @@ use super::{
     GEMV, GEMV_ROWS, Matrix, NULL, Options, Output, Target, gemv_arguments, is_gemv, product, writes_whole,
     z_extent,
 };
-use crate::cuda::{blocks_for, launch, ptx, suffix, u32_arg};
+use crate::cuda::{blocks_for, launch, on_device, ptx, suffix, u32_arg};
 use medley_tensor::device::{CudaAbsmax, CudaDevice, CudaNf4, Device, KernelArg, Ptx};
 use medley_tensor::{DType, Error, Result, Tensor};
 
@@ -57,9 +57,9 @@ pub fn linear_nf4(x: &Tensor, weight: &Tensor, schedule: Nf4Schedule) -> Result<
     let (Some(device), Some(matrix)) = (x.cuda_device(), weight.nf4_on_device()) else {
         return Err(Error::value(NAME, "x and an NF4 weight on one GPU are needed"));
     };
-    if weight.cuda_device() != Some(device) {
-        let (expected, got) = (device.name().to_string(), weight.device().to_string());
-        return Err(Error::DeviceMismatch { op: NAME, expected, got });
+    on_device(NAME, device, weight)?;
+    if !weight.is_contiguous() || weight.shape() != [matrix.rows, matrix.cols] {
+        return Err(Error::value(NAME, "an NF4 weight is used whole; this is a view into one"));
     }
     let mut shape = x.shape().to_vec();
     if let Some(last) = shape.last_mut() {

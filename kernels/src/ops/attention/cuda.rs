@@ -2,7 +2,7 @@
 //! `attention_rows.cu`.
 
 use super::cpu::Problem;
-use crate::cuda::{blocks_for, launch, ptr, ptx, suffix, u32_arg, upload};
+use crate::cuda::{blocks_for, launch, on_device, ptr, ptx, suffix, u32_arg, upload};
 use medley_tensor::device::{CudaDevice, Device, DeviceBuffer, KernelArg, Ptx};
 use medley_tensor::{DType, Error, Result, Tensor};
 use std::cmp::Reverse;
@@ -134,6 +134,14 @@ fn longest_first(mut tiles: Vec<(usize, [u32; 4])>) -> Vec<[u32; 4]> {
     tiles.into_iter().map(|(_, tile)| tile).collect()
 }
 
+/// The kernels' softmax takes its maximum before scaling, so the scale must be a positive number.
+pub(super) fn check_scale(op: &'static str, scale: f32) -> Result<()> {
+    if scale > 0.0 && scale.is_finite() {
+        return Ok(());
+    }
+    Err(Error::value(op, format!("the scale is {scale}; the CUDA kernels take a positive number")))
+}
+
 /// The window as the kernels take it.
 pub(super) fn window_arg(window: Option<usize>) -> KernelArg {
     KernelArg::U32(window.and_then(|w| u32::try_from(w).ok()).unwrap_or(u32::MAX))
@@ -143,10 +151,7 @@ pub(super) fn window_arg(window: Option<usize>) -> KernelArg {
 /// elements of a row side by side. A copy, its columns padded with zeros, where `x` is not so or, with `dense`,
 /// not contiguous.
 pub(super) fn readable(device: &CudaDevice, x: &Tensor, dense: bool) -> Result<Tensor> {
-    if x.cuda_device() != Some(device) {
-        let (expected, got) = (device.name().to_string(), x.device().to_string());
-        return Err(Error::DeviceMismatch { op: NAME, expected, got });
-    }
+    on_device(NAME, device, x)?;
     let x = if x.strides().last() == Some(&1) { x.clone() } else { x.contiguous()? };
     let d = x.shape()[2];
     let dense = !dense || x.is_contiguous();
@@ -215,10 +220,7 @@ pub(super) fn forward(device: &CudaDevice, p: &Problem, q: &Tensor, k: &Tensor, 
             return Err(Error::dtype(NAME, format!("k and v in q's {}", q.dtype()), x.dtype()));
         }
     }
-    // The softmax takes its maximum before scaling.
-    if !(p.scale > 0.0 && p.scale.is_finite()) {
-        return Err(Error::value(NAME, format!("the scale is {}; the CUDA kernels take a positive number", p.scale)));
-    }
+    check_scale(NAME, p.scale)?;
     if q.shape()[0].max(k.shape()[0]) > MAX_TOKENS {
         return Err(Error::value(NAME, format!("more than {MAX_TOKENS} tokens in one call")));
     }

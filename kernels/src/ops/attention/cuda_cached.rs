@@ -3,7 +3,7 @@
 //! prompt) and heads of more than 128 to the forward kernel, a sequence at a time.
 
 use super::cpu::{Problem, Segment};
-use super::cuda::{self, HalfPtx, half_ptx, readable, window_arg};
+use super::cuda::{self, HalfPtx, check_scale, half_ptx, readable, window_arg};
 use super::{check_settings, heads};
 use crate::cuda::{blocks_for, launch, ptr, ptx, suffix, u32_arg, upload};
 use medley_tensor::device::{CudaDevice, Device, KernelArg, Ptx};
@@ -54,7 +54,8 @@ struct Sequence {
 ///
 /// # Errors
 /// When q is not on a GPU, a cache does not fit q (shape, dtype, device, more queries than tokens), `ends` do not
-/// rise to Tq, Hq is no multiple of Hkv, the window is 0, or device memory runs out.
+/// rise to Tq, Hq is no multiple of Hkv, the window is 0, the scale is not positive, or device memory
+/// runs out.
 pub fn attention_with_device_caches(
     q: &Tensor,
     ends: &[usize],
@@ -73,6 +74,7 @@ pub fn attention_with_device_caches(
     let Some(first) = caches.first() else { return Ok(q.clone()) };
     let (_, hkv, _) = heads(NAME, first.k)?;
     check_settings(NAME, hq, hkv, window)?;
+    check_scale(NAME, scale)?;
     let starts = std::iter::once(0).chain(ends.iter().copied());
     let mut segments = Vec::with_capacity(caches.len());
     for ((start, end), cache) in starts.zip(ends).zip(caches) {

@@ -2,7 +2,7 @@
 
 use super::{Linear, Saved, Sizes, with_last};
 use crate::cuda::gemm::{Matrix, Nf4Schedule, Options, Target, column_sums, nf4_product, product};
-use crate::cuda::{cast, to_f32};
+use crate::cuda::{cast, on_device, to_f32};
 use medley_tensor::device::{CudaDevice, CudaNf4, Device};
 use medley_tensor::{DType, Error, Op, Result, Tensor};
 
@@ -22,10 +22,7 @@ impl<'a> Weight<'a> {
     /// # Errors
     /// When it lies elsewhere, is part of an NF4 matrix, or device memory runs out.
     pub(crate) fn of(op: &'static str, device: &CudaDevice, weight: &'a Tensor, dtype: DType) -> Result<Self> {
-        if weight.cuda_device() != Some(device) {
-            let (expected, got) = (device.name().to_string(), weight.device().to_string());
-            return Err(Error::DeviceMismatch { op, expected, got });
-        }
+        on_device(op, device, weight)?;
         match weight.nf4_on_device() {
             Some(nf4) if weight.is_contiguous() && weight.shape() == [nf4.rows, nf4.cols] => Ok(Weight::Nf4(nf4)),
             Some(_) => Err(Error::value(op, "an NF4 weight is used whole; this is a view into one")),
@@ -61,9 +58,11 @@ impl<'a> Weight<'a> {
 /// A bias as the kernels read it.
 ///
 /// # Errors
-/// When device memory runs out.
-pub(crate) fn f32_bias(bias: Option<&Tensor>) -> Result<Option<Tensor>> {
-    bias.map(to_f32).transpose()
+/// When it lies elsewhere, or device memory runs out.
+pub(crate) fn f32_bias(op: &'static str, device: &CudaDevice, bias: Option<&Tensor>) -> Result<Option<Tensor>> {
+    let Some(bias) = bias else { return Ok(None) };
+    on_device(op, device, bias)?;
+    to_f32(bias).map(Some)
 }
 
 /// `x · Wᵀ + b` in x's dtype; x is contiguous.
@@ -76,7 +75,7 @@ pub(crate) fn forward(
 ) -> Result<Tensor> {
     let on = Device::Cuda(device.clone());
     let y = Tensor::empty_on(&on, &with_last(x.shape(), size.n), x.dtype())?;
-    let bias = f32_bias(bias)?;
+    let bias = f32_bias(NAME, device, bias)?;
     let options = Options { bias: bias.as_ref(), ..Options::default() };
     let weight = Weight::of(NAME, device, weight, x.dtype())?;
     weight.multiply(NAME, device, Matrix::rows_of(NAME, x)?, true, Target::of(&y)?, options, None)?;

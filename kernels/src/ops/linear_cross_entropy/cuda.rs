@@ -2,7 +2,7 @@
 
 use super::{LinearCrossEntropy, Saved};
 use crate::cuda::gemm::{self, Matrix, Options, Target, product};
-use crate::cuda::{blocks_for, cast, launch, ptr, ptx, suffix, u32_arg, upload};
+use crate::cuda::{blocks_for, cast, launch, on_device, ptr, ptx, suffix, u32_arg, upload};
 use crate::ops::embedding::cuda::{Scale, gather, scatter};
 use medley_tensor::device::{CudaDevice, Device, KernelArg, Ptx};
 use medley_tensor::ledger::{self, Category};
@@ -49,6 +49,7 @@ impl Chunks {
 
 /// The head's weight in the compute dtype: itself, or a cast or decoded copy.
 fn head(device: &CudaDevice, weight: &Tensor, dtype: DType) -> Result<Tensor> {
+    on_device(NAME, device, weight)?;
     match weight.nf4_on_device() {
         Some(matrix) if weight.is_contiguous() && weight.shape() == [matrix.rows, matrix.cols] => {
             gemm::dequantize(NAME, device, matrix, dtype)

@@ -11,7 +11,7 @@
 //! h is kept as s·h, rounded to x's dtype, as the tensor cores read it.
 
 use super::{LoraLinear, Saved};
-use crate::cuda::cast;
+use crate::cuda::{cast, on_device};
 use crate::cuda::gemm::{
     LoraSchedule, LowRank, Matrix, Nf4Schedule, Options, Target, column_sums, dequantize, product,
 };
@@ -114,7 +114,9 @@ impl LoraLinear {
         schedule: Option<LoraSchedule>,
     ) -> Result<(Tensor, Tensor)> {
         let (on, dtype) = (Device::Cuda(device.clone()), x.dtype());
-        let (a, b, bias) = (cast(a, dtype)?, cast(b, dtype)?, f32_bias(bias)?);
+        on_device(NAME, device, a)?;
+        on_device(NAME, device, b)?;
+        let (a, b, bias) = (cast(a, dtype)?, cast(b, dtype)?, f32_bias(NAME, device, bias)?);
         let y = Tensor::empty_on(&on, &with_last(x.shape(), size.n), dtype)?;
         let path = Path {
             down: Matrix::of(NAME, &a)?.t(),

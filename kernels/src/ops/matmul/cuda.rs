@@ -2,7 +2,7 @@
 //! elements, so that broadcasting and permuted views cost nothing. The kernels are `crate::cuda::gemm`'s.
 
 use super::Matmul;
-use crate::cuda::cast;
+use crate::cuda::{cast, on_device};
 use crate::cuda::gemm::{Matrix, Options, Target, product};
 use medley_tensor::device::{CudaDevice, Device};
 use medley_tensor::layout::broadcast_shape;
@@ -27,10 +27,7 @@ fn matrices(t: &Tensor, batch: &[usize]) -> Result<(Matrix, Vec<usize>)> {
 /// they differ.
 pub(super) fn product_on(device: &CudaDevice, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     for t in [a, b] {
-        if t.cuda_device() != Some(device) {
-            let (expected, got) = (device.name().to_string(), t.device().to_string());
-            return Err(Error::DeviceMismatch { op: NAME, expected, got });
-        }
+        on_device(NAME, device, t)?;
         if ![DType::F32, DType::F16, DType::BF16].contains(&t.dtype()) {
             return Err(Error::dtype(NAME, "f32, f16 or bf16", t.dtype()));
         }

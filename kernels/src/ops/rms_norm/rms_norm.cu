@@ -11,6 +11,7 @@
 // kernel adds the slabs in order.
 //
 // Floor: memory-bound. Bytes an element at 16 bits: forward 4 (8 with delta), dx 6 (8 with extra), dw 4.
+// Eight f32 (weights, f32 rows) are two accesses that share each sector: the second is served by L1.
 // Launch: forward and dx: grid (rows), block (H/8 rounded up to warps, at most 1024).
 //         dw: grid (H/256, slabs), block 256; slabs of at least 64 rows, at most 256 slabs.
 #include "reduce.cuh"

@@ -32,3 +32,37 @@ fn wrong_weight_is_an_error() {
 fn same_bits_on_any_thread_count() {
     Check::new(RmsNorm { eps: 1e-5 }).input(&[900, 130]).input(&[130]).same_on_any_thread_count();
 }
+
+/// What the header of `rms_norm.cu` claims, counted on aligned rows.
+#[test]
+fn traffic_is_what_the_kernels_need() {
+    use medley_tensor::device::{CudaDevice, Device, SimOptions};
+    let device =
+        CudaDevice::sim(SimOptions { threads: 1, counts: true, ..SimOptions::default() }).unwrap();
+    let on = Device::Cuda(device.clone());
+    let (rows, h) = (80, 1024);
+    let x = crate::check::random(&[rows, h], 1, 1.0).to_dtype(DType::BF16).unwrap().to_device(&on).unwrap();
+    let w = crate::check::random(&[h], 2, 1.0).to_device(&on).unwrap();
+    let op = RmsNorm { eps: 1e-5 };
+    let (y, saved) = op.forward(&[&x, &w], &[true; 2]).unwrap();
+    op.backward(saved, &[Some(y[0].clone())], &[true; 2]).unwrap();
+    device.synchronize().unwrap();
+    let reports = device.simulator().unwrap().reports();
+    let names: Vec<&str> = reports.iter().map(|(name, ..)| name.as_str()).collect();
+    assert_eq!(names, ["rms_norm_bwd_dw_bf16", "rms_norm_bwd_dx_bf16", "rms_norm_bwd_sum_f32", "rms_norm_fwd_bf16"]);
+    for (name, _, counts) in reports {
+        assert_eq!(counts.wavefronts(), counts.wavefronts_ideal(), "{name}: bank conflicts");
+        // Eight f32 weights are read in two accesses that share a sector; the second finds it in L1.
+        let weights = if name.contains("fwd") || name.contains("dx") { (rows * h * 4 / 32) as u64 } else { 0 };
+        assert_eq!(counts.sectors(), counts.sectors_needed() + weights, "{name}: sectors");
+        let activations = match name.as_str() {
+            "rms_norm_fwd_bf16" => 2,
+            "rms_norm_bwd_dx_bf16" => 3,
+            "rms_norm_bwd_dw_bf16" => 2,
+            _ => continue,
+        };
+        let footprint = counts.read_footprint + counts.written_footprint;
+        let bytes = (activations * rows * h * 2) as u64;
+        assert!(footprint >= bytes && footprint < bytes + bytes / 5, "{name}: {footprint} of {bytes}");
+    }
+}

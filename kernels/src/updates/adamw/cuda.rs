@@ -81,13 +81,12 @@ pub(super) fn step(
     let full = entries.len();
     entries.append(&mut quantised);
     let chunks = table::number_chunks(NAME, &mut entries)?;
-    let total;
     let table = table::upload(device, &entries)?;
-    if chunks > 0 {
-        total = sum_of_squares(device, &table, entries.len(), chunks)?;
+    let total = if chunks > 0 {
+        sum_of_squares(device, &table, entries.len(), chunks)?
     } else {
-        total = device.upload(&0f64.to_le_bytes())?;
-    }
+        device.upload(&0f64.to_le_bytes())?
+    };
     let control = KernelArg::Ptr(state.control.ptr());
     let arguments = [
         control,

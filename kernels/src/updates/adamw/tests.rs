@@ -196,7 +196,8 @@ fn steps_on_a_gpu_have_the_cpus_bits() {
         // Resumed from the count alone: the device's own is made anew.
         b.progress = Progress::new(2);
         let step = Step { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, max_norm: 0.0, loss_scale: 1.0 };
-        (a.step(4, None, &step), b.step(4, None, &step));
+        a.step(4, None, &step);
+        b.step(4, None, &step);
         assert!(a.bits() == b.bits());
     }
 }

@@ -123,7 +123,13 @@ impl Warp {
                 let (new, with) = (value[lane] & keep, swap[lane] & keep);
                 let f = |old| combine(atomic.op, atomic.ty, old, new, with) & keep;
                 old[lane] = if spaces.global >> lane & 1 != 0 {
-                    let a = self.allocation("changes", address, bytes, lane, context, worker)?;
+                    let Some(a) = self.allocation(address, bytes, context, worker) else {
+                        if !context.checks.bounds {
+                            continue;
+                        }
+                        let lane = lane as u32;
+                        return Err(context.out_of_bounds("changes", "global", address, bytes, lane));
+                    };
                     if a.read_only() {
                         return Err(Trouble::new(
                             FaultKind::ReadOnly,

@@ -153,30 +153,25 @@ impl Warp {
         Ok(())
     }
 
-    /// The allocation that holds a lane's access, bounds checked.
+    /// The allocation that holds all of an access, if one does.
     #[inline(always)]
     pub(super) fn allocation<'c>(
         &self,
-        verb: &str,
         address: u64,
         bytes: u32,
-        lane: usize,
         context: &'c Context,
         worker: &mut Worker,
-    ) -> Step<&'c Allocation> {
+    ) -> Option<&'c Allocation> {
         let site = &mut worker.site[self.pc as usize];
         if let Some(a) = context.allocations.get(*site as usize)
             && a.contains(address, u64::from(bytes))
         {
-            return Ok(a);
+            return Some(a);
         }
-        match context.find(address) {
-            Some(index) if context.allocations[index].contains(address, u64::from(bytes)) => {
-                *site = index as u32;
-                Ok(&context.allocations[index])
-            }
-            _ => Err(context.out_of_bounds(verb, "global", address, bytes, lane as u32)),
-        }
+        let index = context.find(address)?;
+        let a = &context.allocations[index];
+        *site = index as u32;
+        a.contains(address, u64::from(bytes)).then_some(a)
     }
 
     #[inline(always)]
@@ -194,8 +189,8 @@ impl Warp {
         }
         let first = mask.trailing_zeros() as usize;
         if mask == FULL && bytes >= 4 && consecutive(at, bytes) && at[0].is_multiple_of(u64::from(bytes)) {
-            let a = self.allocation("reads", at[0], bytes, 0, context, worker);
-            if let Ok(a) = a
+            let a = self.allocation(at[0], bytes, context, worker);
+            if let Some(a) = a
                 && a.contains(at[0], 32 * u64::from(bytes))
                 && (a.fully_written() || !context.checks.uninitialised)
             {
@@ -209,17 +204,18 @@ impl Warp {
                 return Ok(());
             }
         }
-        let mut a = self.allocation("reads", at[first], bytes, first, context, worker);
+        let mut a = self.allocation(at[first], bytes, context, worker);
         for lane in lanes(mask) {
             let address = at[lane];
-            let usable = matches!(&a, Ok(a) if a.contains(address, u64::from(bytes)));
+            let usable = a.is_some_and(|a| a.contains(address, u64::from(bytes)));
             if !usable {
-                a = self.allocation("reads", address, bytes, lane, context, worker);
+                a = self.allocation(address, bytes, context, worker);
             }
-            let a = match &a {
-                Ok(a) => *a,
-                Err(_) if !context.checks.bounds => continue,
-                Err(_) => return Err(context.out_of_bounds("reads", "global", address, bytes, lane as u32)),
+            let Some(a) = a else {
+                if !context.checks.bounds {
+                    continue;
+                }
+                return Err(context.out_of_bounds("reads", "global", address, bytes, lane as u32));
             };
             if !address.is_multiple_of(u64::from(bytes)) {
                 if context.checks.alignment {
@@ -261,17 +257,18 @@ impl Warp {
             worker.counts.global_access(self.pc, GlobalAccess::Store, at, mask, bytes);
         }
         let first = mask.trailing_zeros() as usize;
-        let mut a = self.allocation("writes", at[first], bytes, first, context, worker);
+        let mut a = self.allocation(at[first], bytes, context, worker);
         for lane in lanes(mask) {
             let address = at[lane];
-            let usable = matches!(&a, Ok(a) if a.contains(address, u64::from(bytes)));
+            let usable = a.is_some_and(|a| a.contains(address, u64::from(bytes)));
             if !usable {
-                a = self.allocation("writes", address, bytes, lane, context, worker);
+                a = self.allocation(address, bytes, context, worker);
             }
-            let a = match &a {
-                Ok(a) => *a,
-                Err(_) if !context.checks.bounds => continue,
-                Err(_) => return Err(context.out_of_bounds("writes", "global", address, bytes, lane as u32)),
+            let Some(a) = a else {
+                if !context.checks.bounds {
+                    continue;
+                }
+                return Err(context.out_of_bounds("writes", "global", address, bytes, lane as u32));
             };
             if a.read_only() {
                 return Err(Trouble::new(

@@ -1,5 +1,5 @@
 //! A device for tests: typed uploads, downloads and launches.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used, clippy::panic)]
 
 use ptxsim::{Fault, Gpu, GpuConfig, Launch, Loaded, Module};
 
