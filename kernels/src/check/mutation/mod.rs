@@ -17,6 +17,7 @@
 
 mod equivalent;
 mod mutate;
+mod products;
 mod report;
 mod subjects;
 
