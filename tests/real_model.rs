@@ -11,7 +11,7 @@ use medley_model::template::{Message, RenderOptions, Renderer};
 use medley_model::tokenizer::Tokenizer;
 use medley_model::{BaseStorage, Llama};
 use medley_tensor::DType;
-use medley_tensor::io::Safetensors;
+use medley_tensor::io::{Safetensors, SafetensorsWriter, StoredDType, TensorSpec};
 use medley_train::config::DataArgs;
 use medley_train::data::{LoadOptions, Split, Tasks, data_files, load_sft};
 use serde_json::Value;
@@ -204,15 +204,42 @@ fn examples_are_tokenised_as_by_llama_factory() {
     assert_eq!(labelled, reference.info("labelled").unwrap().data());
 }
 
+/// The adapter that PEFT's run started from, written into `folder`: its configuration is PEFT's own, its values
+/// follow the formula of `write_adapter` in `tests/reference/smollm2.py` (B zero).
+fn starting_adapter(folder: &Path) {
+    std::fs::create_dir(folder).unwrap();
+    std::fs::copy(fixture("lora_qv/adapter_config.json"), folder.join("adapter_config.json")).unwrap();
+    let mut tensors: Vec<(String, [usize; 2], Vec<f32>)> = vec![];
+    let modules = (0..30).flat_map(|layer| [(layer, "q_proj", 576), (layer, "v_proj", 192)]);
+    for (m, (layer, module, out)) in modules.enumerate() {
+        let a = |i: usize, j: usize| (((16381 * m + 977 * i + 131 * j) % 509 % 64) as f32 - 31.5) / 1024.0;
+        let name = format!("base_model.model.model.layers.{layer}.self_attn.{module}");
+        let values = (0..8 * 576).map(|n| a(n / 576, n % 576)).collect();
+        tensors.push((format!("{name}.lora_A.weight"), [8, 576], values));
+        tensors.push((format!("{name}.lora_B.weight"), [out, 8], vec![0.0; out * 8]));
+    }
+    let specs: Vec<TensorSpec> = tensors
+        .iter()
+        .map(|(name, shape, _)| TensorSpec::new(name.clone(), StoredDType::F32, shape))
+        .collect();
+    let mut writer = SafetensorsWriter::create(folder.join("adapter_model.safetensors"), &specs).unwrap();
+    for (name, _, values) in &tensors {
+        writer.append(name, bytemuck::cast_slice(values)).unwrap();
+    }
+    writer.finish().unwrap();
+}
+
 /// Five steps of `medley train` on those rows from PEFT's adapter: the losses are PEFT's to 1e-3.
 #[test]
 fn a_lora_run_has_the_losses_of_peft() {
     let Some(folder) = model_folder("a_lora_run_has_the_losses_of_peft") else { return };
     let work = tempfile::tempdir().unwrap();
     let output = work.path().join("out");
+    let adapter = work.path().join("adapter");
+    starting_adapter(&adapter);
     let paths = [
         ("--model_name_or_path", folder.to_path_buf()),
-        ("--adapter_name_or_path", fixture("lora_qv")),
+        ("--adapter_name_or_path", adapter),
         ("--dataset_dir", fixture("")),
         ("--output_dir", output.clone()),
     ];

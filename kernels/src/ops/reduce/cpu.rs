@@ -27,21 +27,8 @@ pub(crate) fn over_dims(
     combine: impl Fn(f32, f32) -> f32 + Sync + Copy,
 ) -> Result<Tensor> {
     let mut x = dense(x)?;
-    let mut shape = x.shape().to_vec();
-    // Runs of adjacent dimensions, the last first.
-    let mut left = dims;
-    while let Some(&last) = left.last() {
-        let mut first = last;
-        left = &left[..left.len() - 1];
-        while first > 0 && left.last() == Some(&(first - 1)) {
-            first -= 1;
-            left = &left[..left.len() - 1];
-        }
-        let outer: usize = shape[..first].iter().product();
-        let mid: usize = shape[first..=last].iter().product();
-        let inner: usize = shape[last + 1..].iter().product();
-        shape[first..=last].fill(1);
-        x = Tensor::from_vec(fold(x.as_slice()?, [outer, mid, inner], start, combine), &shape)?;
+    for run in super::runs(x.shape(), dims) {
+        x = Tensor::from_vec(fold(x.as_slice()?, run.extents, start, combine), &run.shape)?;
     }
     Ok(x)
 }

@@ -45,21 +45,11 @@ pub(crate) fn over_dims(device: &CudaDevice, x: &Tensor, dims: &[usize], kind: R
         return affine::cuda::forward(device, Affine { mul: scale, add: 0.0 }, &zeros, &shape);
     }
     let mut x = permute::cuda::dense(x)?;
-    // Runs of adjacent dimensions, the last first.
-    let mut left = dims;
-    while let Some(&last) = left.last() {
-        let mut first = last;
-        left = &left[..left.len() - 1];
-        while first > 0 && left.last() == Some(&(first - 1)) {
-            first -= 1;
-            left = &left[..left.len() - 1];
-        }
-        let outer: usize = shape[..first].iter().product();
-        let mid: usize = shape[first..=last].iter().product();
-        let inner: usize = shape[last + 1..].iter().product();
-        shape[first..=last].fill(1);
-        let fold = if left.is_empty() { fold } else { Fold { scale: 1.0, out: DType::F32, ..fold } };
-        x = fold.run(device, &x, [outer, mid, inner], &shape)?;
+    let runs = super::runs(&shape, dims);
+    for (i, run) in runs.iter().enumerate() {
+        let last = i + 1 == runs.len();
+        let fold = if last { fold } else { Fold { scale: 1.0, out: DType::F32, ..fold } };
+        x = fold.run(device, &x, run.extents, &run.shape)?;
     }
     if x.dtype() == out { Ok(x) } else { cast(&x, out) }
 }

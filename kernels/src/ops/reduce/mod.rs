@@ -67,6 +67,32 @@ impl Kernel<1, 1> for Scale {
     }
 }
 
+/// A fold of adjacent dimensions.
+struct Run {
+    /// The tensor as `[outer, mid, inner]`, `mid` being what is folded.
+    extents: [usize; 3],
+    /// The shape after it.
+    shape: Vec<usize>,
+}
+
+/// The folds that bring every dimension of `dims` (ascending) to extent 1: one a run of adjacent dimensions,
+/// the last first.
+fn runs(shape: &[usize], dims: &[usize]) -> Vec<Run> {
+    let (mut shape, mut left, mut runs) = (shape.to_vec(), dims, vec![]);
+    while let Some((&last, mut before)) = left.split_last() {
+        let mut first = last;
+        while let Some((&dim, rest)) = before.split_last().filter(|(dim, _)| **dim + 1 == first) {
+            (first, before) = (dim, rest);
+        }
+        let extents =
+            [&shape[..first], &shape[first..=last], &shape[last + 1..]].map(|part| part.iter().product());
+        shape[first..=last].fill(1);
+        runs.push(Run { extents, shape: shape.clone() });
+        left = before;
+    }
+    runs
+}
+
 /// `x` with every dimension of `dims` summed to extent 1.
 pub(crate) fn sum_keeping(x: &Tensor, dims: &[usize]) -> Result<Tensor> {
     match x.cuda_device() {

@@ -43,12 +43,7 @@ impl Warp {
         }
         let mut rows = [[0; 4]; 32];
         for lane in 0..8 * n {
-            let offset = self.shared_offset("reads", at[lane], 16, lane, shared)?;
-            if shared.shadowed() {
-                shared
-                    .note_read(offset, 16, self.index)
-                    .map_err(|p| Trouble::new(p.kind, lane as u32, p.message))?;
-            }
+            let offset = self.shared_read(at[lane], 16, lane, shared)?;
             for (w, word) in rows[lane].iter_mut().enumerate() {
                 *word = shared.word(offset / 4 + w);
             }

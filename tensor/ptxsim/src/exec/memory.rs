@@ -333,6 +333,24 @@ impl Warp {
         Ok(address as usize)
     }
 
+    /// Checks one lane's plain read of shared memory and takes note of it; the byte offset.
+    #[inline(always)]
+    pub(super) fn shared_read(
+        &self,
+        address: u64,
+        bytes: u32,
+        lane: usize,
+        shared: &mut Shared,
+    ) -> Step<usize> {
+        let offset = self.shared_offset("reads", address, bytes, lane, shared)?;
+        if shared.shadowed() {
+            shared
+                .note_read(offset, bytes, self.index)
+                .map_err(|p| Trouble::new(p.kind, lane as u32, p.message))?;
+        }
+        Ok(offset)
+    }
+
     #[inline(always)]
     pub(super) fn load_shared(
         &mut self,
@@ -348,12 +366,7 @@ impl Warp {
             worker.counts.shared_access(self.pc, &at.map(|a| a as u32), mask, bytes);
         }
         for lane in lanes(mask) {
-            let offset = self.shared_offset("reads", at[lane], bytes, lane, shared)?;
-            if shared.shadowed() {
-                shared
-                    .note_read(offset, bytes, self.index)
-                    .map_err(|p| Trouble::new(p.kind, lane as u32, p.message))?;
-            }
+            let offset = self.shared_read(at[lane], bytes, lane, shared)?;
             if bytes >= 4 {
                 for (w, row) in words.iter_mut().enumerate().take(bytes as usize / 4) {
                     row[lane] = shared.word(offset / 4 + w);
