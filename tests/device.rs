@@ -98,7 +98,9 @@ fn moments_in_8_bits_resume_to_the_bit() {
 #[test]
 fn what_was_trained_on_the_card_is_used_on_the_cpu_and_back() {
     let work = Workplace::new();
-    finished(work.train("out", &["--device", "sim", "--bf16", "true", "--max_steps", "3"]));
+    let trained = work.train("out", &["--device", "sim", "--bf16", "true", "--max_steps", "3"]);
+    assert!(trained.stderr.contains("computing on sim in bf16, which"), "{}", trained.stderr);
+    finished(trained);
     let medley = |arguments: &[&str]| {
         let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin("medley"));
         command.current_dir(work.path(".")).args(arguments);

@@ -317,7 +317,14 @@ impl<'a> Trainer<'a> {
         let placement = self.model.placement();
         let device = match &placement.device {
             Device::Cpu => None,
-            card => Some(format!("{card} in {}", placement.compute)),
+            Device::Cuda(card) => {
+                let slow = if card.info().simulated {
+                    ", which runs and checks the GPU's kernels on the CPU: far slower than --device cpu"
+                } else {
+                    ""
+                };
+                Some(format!("{} in {}{slow}", card.name(), placement.compute))
+            }
         };
         sink.event(&Event::RunStarted(Plan {
             total_steps: self.total_steps,
