@@ -8,6 +8,7 @@
 use super::*;
 use crate::config::LossReduction;
 use crate::data::Dataset;
+use medley_autograd::optim::{AdamWConfig, StepSettings};
 use medley_model::BaseStorage;
 use medley_model::adapter::Targets;
 use medley_tensor::Tensor;

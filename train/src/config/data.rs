@@ -1,0 +1,62 @@
+//! Which examples, rendered how.
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// The examples and how a prompt is made of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataArgs {
+    /// Names of entries in `dataset_dir/dataset_info.json`.
+    pub dataset: Vec<String>,
+    /// Names of entries in `dataset_dir/dataset_info.json` to evaluate on.
+    pub eval_dataset: Vec<String>,
+    /// Folder of `dataset_info.json`, and what relative `data_files` start from.
+    pub dataset_dir: PathBuf,
+    /// JSON or JSONL files read directly, without `dataset_info.json`.
+    pub data_files: Vec<PathBuf>,
+    /// JSON or JSONL files to evaluate or predict on.
+    pub eval_data_files: Vec<PathBuf>,
+    /// Prompt template; `None` takes the model's own chat template.
+    pub template: Option<String>,
+    /// Put the article's `### Task: QA` header before the instruction.
+    pub task_prefix: bool,
+    /// System message for examples that have none.
+    pub default_system: Option<String>,
+    /// Longest example, in tokens; longer ones are cut.
+    pub cutoff_len: usize,
+    /// Also learn the prompt's tokens.
+    pub train_on_prompt: bool,
+    /// Learn the last turn of a conversation only.
+    pub mask_history: bool,
+    /// Keep only the first so many examples of each file or dataset.
+    pub max_samples: Option<usize>,
+    /// Held out for evaluation: a share in (0, 1) or a number of examples (≥ 1); 0 holds out none.
+    pub val_size: f64,
+    /// Fill every sequence of the batch with examples up to `cutoff_len` tokens. `None`: on for `pt`.
+    pub packing: Option<bool>,
+    /// Keep the examples in file order.
+    pub disable_shuffling: bool,
+}
+
+impl Default for DataArgs {
+    fn default() -> Self {
+        Self {
+            dataset: Vec::new(),
+            eval_dataset: Vec::new(),
+            dataset_dir: PathBuf::from("data"),
+            data_files: Vec::new(),
+            eval_data_files: Vec::new(),
+            template: None,
+            task_prefix: false,
+            default_system: None,
+            cutoff_len: 2048,
+            train_on_prompt: false,
+            mask_history: false,
+            max_samples: None,
+            val_size: 0.0,
+            packing: None,
+            disable_shuffling: false,
+        }
+    }
+}

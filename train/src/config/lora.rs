@@ -1,0 +1,42 @@
+//! Which weights are trained.
+
+use super::choices::{FinetuningType, LoraTarget};
+use serde::{Deserialize, Serialize};
+
+/// Which weights are trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoraArgs {
+    /// Adapters on a frozen base, or every weight.
+    pub finetuning_type: FinetuningType,
+    /// Rank r of the low-rank update.
+    pub lora_rank: usize,
+    /// Scale: the update counts α / r. `None`: 2 · `lora_rank`.
+    pub lora_alpha: Option<f64>,
+    /// Share of the adapter's input dropped in training, in [0, 1).
+    pub lora_dropout: f64,
+    /// Linear layers that get an adapter.
+    pub lora_target: LoraTarget,
+    /// Scale by α / √r instead of α / r (rank-stabilised LoRA, arXiv 2312.03732).
+    pub use_rslora: bool,
+}
+
+impl Default for LoraArgs {
+    fn default() -> Self {
+        Self {
+            finetuning_type: FinetuningType::Lora,
+            lora_rank: 8,
+            lora_alpha: None,
+            lora_dropout: 0.0,
+            lora_target: LoraTarget::All,
+            use_rslora: false,
+        }
+    }
+}
+
+impl LoraArgs {
+    /// The adapter's α: as given, or LLaMA-Factory's default of twice the rank.
+    pub fn alpha(&self) -> f64 {
+        self.lora_alpha.unwrap_or(2.0 * self.lora_rank as f64)
+    }
+}
