@@ -15,8 +15,8 @@ mod train;
 mod validate;
 
 pub use choices::{
-    Device, FinetuningType, IntervalStrategy, LoraTarget, LossReduction, Optimizer, QuantizationType, Resume,
-    SamplingStrategy, SchedulerType, Stage, TaskWeighting,
+    Device, FinetuningType, IntervalStrategy, LoraTarget, LossReduction, MixStrategy, Optimizer,
+    QuantizationType, Resume, SamplingStrategy, SamplingUnit, SchedulerType, Shares, Stage, TaskWeighting,
 };
 pub use data::DataArgs;
 pub use generate::GenerateArgs;
@@ -24,7 +24,7 @@ pub use lora::LoraArgs;
 pub use model::ModelArgs;
 pub use output::OutputArgs;
 pub use run::RunArgs;
-pub use tasks::TaskArgs;
+pub use tasks::{SchedulePoint, TaskArgs};
 pub use train::TrainArgs;
 pub use validate::ConfigError;
 

@@ -85,6 +85,7 @@ impl Trainer<'_> {
             "train_tokens_per_second": summary.tokens_per_second,
             "peak_memory_bytes": summary.peak_memory_bytes,
             "peak_memory_by_category": by_category,
+            "shares": summary.shares,
         });
         if let Value::Object(results) = results {
             write_results(&self.output_dir, "train", &results)?;

@@ -6,7 +6,7 @@ use super::{Trainer, checkpoint, output_dir, resume, step_size};
 use crate::config::{Optimizer, Resume, Stage, TrainConfig};
 use crate::data::Dataset;
 use crate::events::{Event, EventSink};
-use crate::mix::{Sampler, SamplerOptions};
+use crate::mix::Sampler;
 use crate::schedule::{Schedule, interval, total_steps};
 use crate::state::TrainerState;
 use crate::{Error, Result};
@@ -100,18 +100,17 @@ impl<'a> Trainer<'a> {
                 "the longest example has {longest} tokens, the model was made for {context}: a cutoff_len of {context} is safer"
             )));
         }
-        let sampler = Sampler::new(
-            &data.train.task_ids(),
-            SamplerOptions {
-                strategy: config.tasks.sampling_strategy,
-                sampling_temperature: config.tasks.sampling_temperature,
-                step_size: step_size(config),
-                shuffle: !config.data.disable_shuffling,
-                seed: setup::data_seed(config),
-            },
+        let (mut sampler, notes) = Sampler::from_config(
+            &config.tasks,
+            &data.train,
+            step_size(config),
+            !config.data.disable_shuffling,
+            setup::data_seed(config),
         )
         .map_err(|e| Error::Run(e.to_string()))?;
+        notes.into_iter().for_each(|note| sink.event(&Event::Warning(note)));
         let total_steps = total_steps(&config.train, sampler.steps_per_epoch() as u64);
+        sampler.for_run(total_steps);
         let args = &config.train;
         let optimizer = AdamW::new(
             AdamWConfig {

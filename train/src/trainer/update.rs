@@ -49,7 +49,13 @@ impl Trainer<'_> {
             None if report.skipped => return Err(self.non_finite("gradient", &loss, step, &indices)),
             None => {}
         }
-        Ok(Measured { loss, grad_norm: report.grad_norm, learning_rate, skipped: report.skipped })
+        Ok(Measured {
+            asked: self.sampler.asked(step),
+            loss,
+            grad_norm: report.grad_norm,
+            learning_rate,
+            skipped: report.skipped,
+        })
     }
 
     fn non_finite(&self, what: &str, loss: &StepLoss, step: u64, indices: &[u32]) -> Error {
