@@ -4,19 +4,39 @@ use super::dataset::{Dataset, STREAM_SAMPLES, Tasks, stream};
 use super::error::DataError;
 use super::rows::{RowFile, RowSpan};
 use super::source::{DataFile, RowContent};
+use crate::config::TrainConfig;
 use medley_model::template::{Message, Rendered, Renderer};
 use medley_tensor::rng::Philox;
 use rayon::prelude::*;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Which rows of the files are used.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadOptions {
     /// Only the first so many rows of each file.
     pub max_samples: Option<usize>,
     /// Seed for the rows that a dataset's `num_samples` draws.
     pub seed: u64,
+    /// Only the rows of these tasks; empty: of all.
+    pub only_tasks: Vec<String>,
+}
+
+impl LoadOptions {
+    /// What a run's options say.
+    pub fn of(config: &TrainConfig) -> LoadOptions {
+        LoadOptions {
+            max_samples: config.data.max_samples,
+            seed: crate::trainer::setup::data_seed(config),
+            only_tasks: config.data.only_tasks.clone(),
+        }
+    }
+
+    /// Whether rows of a task are used.
+    pub fn wants(&self, task: &str) -> bool {
+        self.only_tasks.is_empty() || self.only_tasks.iter().any(|name| name == task)
+    }
 }
 
 /// A row as a conversation, for evaluation by generation.
@@ -53,6 +73,7 @@ pub fn load_sft(
     let paths: Vec<PathBuf> = files.iter().map(|f| f.path.clone()).collect();
     let mut dataset = Dataset::new(Arc::new(tasks.clone()), Arc::new(paths));
     let (mut rows, mut last_cutoff) = (0, 0);
+    let mut others: BTreeSet<String> = BTreeSet::new();
     for (index, source) in files.iter().enumerate() {
         let file = open(source)?;
         let render = |row: RowSpan| -> Result<(Rendered, Option<String>), DataError> {
@@ -71,7 +92,14 @@ pub fn load_sft(
             let results: Vec<_> = chunk.par_iter().map(|&row| render(row)).collect();
             for (row, result) in chunk.iter().zip(results) {
                 let (rendered, task) = result?;
-                let id = tasks.id(task.as_deref().unwrap_or(&source.task))?;
+                let name = task.as_deref().unwrap_or(&source.task);
+                if !options.wants(name) {
+                    if !others.contains(name) {
+                        others.insert(name.to_string());
+                    }
+                    continue;
+                }
+                let id = tasks.id(name)?;
                 rows += 1;
                 let report = dataset.report_mut(id);
                 report.rows += 1;
@@ -86,6 +114,12 @@ pub fn load_sft(
         }
     }
     dataset.set_tasks(tasks);
+    if rows == 0 && !others.is_empty() {
+        return Err(DataError::OnlyTasks {
+            wanted: options.only_tasks.join(", "),
+            there: Vec::from_iter(others).join(", "),
+        });
+    }
     if dataset.is_empty() {
         return Err(DataError::NothingLeft { rows, cutoff_len: last_cutoff });
     }
@@ -105,6 +139,9 @@ pub fn read_conversations(files: &[DataFile], options: &LoadOptions) -> Result<V
         for (row, result) in chosen.iter().zip(results) {
             let RowContent { messages, task } = result?;
             let task = task.unwrap_or_else(|| source.task.clone());
+            if !options.wants(&task) {
+                continue;
+            }
             out.push(Conversation { messages, task, file: source.path.clone(), line: row.line });
         }
     }

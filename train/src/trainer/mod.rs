@@ -218,6 +218,6 @@ impl<'a> Trainer<'a> {
 }
 
 /// Examples of one optimizer step.
-fn step_size(config: &TrainConfig) -> usize {
+pub(crate) fn step_size(config: &TrainConfig) -> usize {
     config.train.per_device_train_batch_size * config.train.gradient_accumulation_steps
 }

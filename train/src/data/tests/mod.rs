@@ -275,9 +275,9 @@ fn samples_are_the_first_rows_or_a_draw() {
             .map(|r| r.line)
             .collect()
     };
-    let first = LoadOptions { max_samples: Some(3), seed: 1 };
+    let first = LoadOptions { max_samples: Some(3), seed: 1, ..LoadOptions::default() };
     assert_eq!(lines(&args(dir.path(), &["a.jsonl"]), first), [1, 2, 3]);
-    let some = LoadOptions { max_samples: None, seed: 1 };
+    let some = LoadOptions { max_samples: None, seed: 1, ..LoadOptions::default() };
     let drawn = lines(&with_datasets(dir.path(), &["drawn"]), some);
     assert_eq!(drawn.len(), 20);
     assert_eq!(drawn, lines(&with_datasets(dir.path(), &["drawn"]), some));
