@@ -14,7 +14,6 @@ use crate::llama::Llama;
 use crate::{Error, Result};
 use cache::KvCache;
 use medley_autograd::{Var, no_grad};
-use medley_kernels::ops::IndexSelect;
 use medley_tensor::Tensor;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -271,10 +270,7 @@ fn next_logits(model: &Llama, slots: &mut [Slot]) -> Result<Vec<f32>> {
     }
     // Logits are wanted after the last token of each sequence only.
     let last: Vec<u32> = ends.iter().map(|end| *end as u32 - 1).collect();
-    let logits = no_grad(|| -> Result<Tensor> {
-        let [last] = hidden.index_select(IndexSelect { indices: last.into() }, &[])?;
-        model.logits(&last)
-    })?;
+    let logits = no_grad(|| model.logits_at(&hidden, &last))?;
     Ok(logits.to_vec_f32()?)
 }
 

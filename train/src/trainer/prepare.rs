@@ -1,8 +1,9 @@
 //! Everything that is made and checked before the first step.
 
+use super::best::Best;
 use super::progress::Progress;
 use super::setup::{self, RunData};
-use super::{Trainer, checkpoint, output_dir, resume};
+use super::{Trainer, checkpoint, evaluate, output_dir, resume};
 use crate::config::{Optimizer, Resume, Stage, TrainConfig};
 use crate::data::Dataset;
 use crate::events::{Event, EventSink};
@@ -90,6 +91,8 @@ impl<'a> Trainer<'a> {
             sink.event(&Event::Warning(warning));
         }
         let weighing = setup::weighing(&config.tasks, &data.tasks)?;
+        let (answers, logged) = evaluate::prepare(config, &data)?;
+        let best = Best::new(&config.evaluation, &logged, data.tasks.names())?;
         let (model, lora) = setup::training_model(config)?;
         check_ids(&data, model.config().vocab_size, &folder)?;
         let context = model.config().max_position_embeddings;
@@ -139,6 +142,8 @@ impl<'a> Trainer<'a> {
             schedule,
             state,
             progress: Progress::default(),
+            best,
+            answers,
             output_dir,
             total_steps,
         };

@@ -89,6 +89,11 @@ impl Progress {
         entry.with("tokens_per_second", tokens_per_second)
     }
 
+    /// Whether the last entry holds every step.
+    pub fn is_logged(&self) -> bool {
+        self.steps == 0
+    }
+
     /// Mean loss over the first `steps` steps, all there were so far.
     pub fn mean_loss(&self, steps: u64) -> f64 {
         self.run_loss / steps.max(1) as f64
