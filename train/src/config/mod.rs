@@ -5,6 +5,7 @@
 
 mod choices;
 mod data;
+mod evaluation;
 mod generate;
 mod lora;
 mod model;
@@ -19,6 +20,7 @@ pub use choices::{
     QuantizationType, Resume, SamplingStrategy, SchedulerType, Stage, TaskWeighting,
 };
 pub use data::DataArgs;
+pub use evaluation::{EvalArgs, TaskChoice};
 pub use generate::GenerateArgs;
 pub use lora::LoraArgs;
 pub use model::ModelArgs;
@@ -44,6 +46,8 @@ pub struct TrainConfig {
     pub lora: LoraArgs,
     /// The optimisation itself.
     pub train: TrainArgs,
+    /// How it is scored, and what follows from the scores.
+    pub evaluation: EvalArgs,
     /// What is written, and when.
     pub output: OutputArgs,
     /// How completions are drawn (`predict`, `generate`, `chat`).

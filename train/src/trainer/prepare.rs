@@ -1,10 +1,11 @@
 //! Everything that is made and checked before the first step.
 
+use super::best::Best;
 use super::lock::OutputLock;
 use super::progress::Progress;
 use super::setup::{self, RunData};
 use super::watch::LossWatch;
-use super::{Trainer, checkpoint, output_dir, resume};
+use super::{Trainer, checkpoint, evaluate, output_dir, resume};
 use crate::config::{Optimizer, Resume, Stage, TrainConfig};
 use crate::data::Dataset;
 use crate::events::{Event, EventSink};
@@ -94,6 +95,8 @@ impl<'a> Trainer<'a> {
             sink.event(&Event::Warning(warning));
         }
         let weighing = setup::weighing(&config.tasks, &data.tasks)?;
+        let (answers, logged) = evaluate::prepare(config, &data)?;
+        let best = Best::new(&config.evaluation, &logged, data.tasks.names())?;
         let (model, lora) = setup::training_model(config)?;
         check_ids(&data, model.config().vocab_size, &folder)?;
         let context = model.config().max_position_embeddings;
@@ -144,6 +147,8 @@ impl<'a> Trainer<'a> {
             state,
             progress: Progress::default(),
             watch: LossWatch::default(),
+            best,
+            answers,
             output_dir,
             total_steps,
             _lock: lock,

@@ -99,6 +99,11 @@ impl Progress {
         entry.with("tokens_per_second", tokens_per_second)
     }
 
+    /// Whether the last entry holds every step.
+    pub fn is_logged(&self) -> bool {
+        self.steps == 0
+    }
+
     /// Mean loss over all steps so far, those left out not counted.
     pub fn mean_loss(&self) -> f64 {
         self.run_loss / self.counted.max(1) as f64
