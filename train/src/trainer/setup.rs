@@ -3,6 +3,7 @@
 use super::step::Weighing;
 use crate::config::{FinetuningType, LoraTarget, Stage, TaskArgs, TrainConfig};
 use crate::data::{self, Dataset, LoadOptions, PtOptions, Split, Tasks};
+use crate::mix::Sampler;
 use crate::predict::evaluation_split;
 use crate::{Error, Result};
 use medley_model::adapter::{LoraConfig, Targets};
@@ -112,7 +113,7 @@ fn load(
     tokenizer: &Tokenizer,
     tasks: &mut Tasks,
 ) -> Result<Dataset> {
-    let options = LoadOptions { max_samples: config.data.max_samples, seed: data_seed(config) };
+    let options = LoadOptions::of(config);
     let files = data::data_files(&config.data, split)?;
     Ok(match (config.train.stage, renderer) {
         (Stage::Sft, Some(renderer)) => data::load_sft(&files, renderer, &options, tasks)?,
@@ -124,6 +125,16 @@ fn load(
             data::load_pt(&files, tokenizer, pt, &options, tasks)?
         }
     })
+}
+
+/// The order of `data`'s examples that a configuration asks for, and what the user should know about it.
+///
+/// # Errors
+/// No examples, or shares that cannot be drawn.
+pub fn sampler(config: &TrainConfig, data: &Dataset) -> Result<(Sampler, Vec<String>)> {
+    let (step_size, shuffle) = (super::step_size(config), !config.data.disable_shuffling);
+    Sampler::from_config(&config.tasks, data, step_size, shuffle, data_seed(config))
+        .map_err(|e| Error::Run(e.to_string()))
 }
 
 /// `data_seed`, else `seed`.
