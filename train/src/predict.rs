@@ -1,7 +1,7 @@
 //! Evaluation by generation: a completion for every example, and scores by task.
 
 use crate::config::{GenerateArgs, TrainConfig};
-use crate::data::{Conversation, LoadOptions, Split, data_files, read_conversations};
+use crate::data::{Conversation, LoadOptions, Split, data_files, location, read_conversations};
 use crate::metrics::{Pair, TaskReport, score_tasks};
 use crate::trainer::setup;
 use crate::{Error, Result};
@@ -90,7 +90,7 @@ pub fn predict(
     let mut prompts = Vec::with_capacity(conversations.len());
     for c in conversations {
         let (_, asked) = c.messages.split_last().ok_or_else(|| {
-            Error::Run(format!("{}:{}: the conversation is empty", c.file.display(), c.line))
+            Error::Run(format!("{}: the conversation is empty", location(&c.file, c.line)))
         })?;
         prompts.push(renderer.render_prompt(asked, Some(&c.task))?);
     }

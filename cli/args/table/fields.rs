@@ -61,7 +61,7 @@ pub const DATA: &[Opt] = &[
         Section::Data,
         "data_files",
         List,
-        "JSON or JSONL files; each example's task_name says its task",
+        "JSON, JSONL, CSV, TSV, Parquet, Arrow or text files (.gz, .zst), folders or patterns; NAME=FILE names the task of rows without task_name",
     )
     .on(READS_DATA),
     Opt::field(Section::Data, "eval_data_files", List, "files to evaluate or predict on").on(SCORES),
