@@ -115,6 +115,14 @@ pub enum DataError {
         /// The limit that took the replies away.
         cutoff_len: usize,
     },
+    /// `only_tasks` names none of the tasks there are.
+    #[error("only_tasks: no example is of {wanted}; the tasks of the data are {there}")]
+    OnlyTasks {
+        /// The names given.
+        wanted: String,
+        /// The names in the data.
+        there: String,
+    },
     /// More tasks than can be told apart.
     #[error("more than {limit} different tasks; is `task_name` really the name of a task in every row?")]
     TooManyTasks {

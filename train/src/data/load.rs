@@ -5,18 +5,38 @@ use super::error::DataError;
 use super::rows::Row;
 use super::select;
 use super::source::{DataFile, RowContent};
+use crate::config::TrainConfig;
 use medley_model::template::{Message, Rendered, Renderer};
 use rayon::prelude::*;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Which rows of the files are used.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadOptions {
     /// Only the first so many rows of each file or dataset.
     pub max_samples: Option<usize>,
     /// Seed for the rows that a dataset's `num_samples` draws.
     pub seed: u64,
+    /// Only the rows of these tasks; empty: of all.
+    pub only_tasks: Vec<String>,
+}
+
+impl LoadOptions {
+    /// What a run's options say.
+    pub fn of(config: &TrainConfig) -> LoadOptions {
+        LoadOptions {
+            max_samples: config.data.max_samples,
+            seed: crate::trainer::setup::data_seed(config),
+            only_tasks: config.data.only_tasks.clone(),
+        }
+    }
+
+    /// Whether rows of a task are used.
+    pub fn wants(&self, task: &str) -> bool {
+        self.only_tasks.is_empty() || self.only_tasks.iter().any(|name| name == task)
+    }
 }
 
 /// A row as a conversation, for evaluation by generation.
@@ -48,6 +68,7 @@ pub fn load_sft(
 ) -> Result<Dataset, DataError> {
     let mut dataset = Dataset::new(Arc::new(tasks.clone()), Arc::new(select::paths(files)));
     let (mut rows, mut last_cutoff) = (0, 0);
+    let mut others: BTreeSet<String> = BTreeSet::new();
     for (index, source) in files.iter().enumerate() {
         let render = |row: &Row| -> Result<(Rendered, Option<String>), DataError> {
             let RowContent { messages, task } = content(source, row)?;
@@ -66,7 +87,14 @@ pub fn load_sft(
             let results: Vec<_> = chunk.par_iter().map(render).collect();
             for (row, result) in chunk.iter().zip(results) {
                 let (rendered, task) = result?;
-                let id = tasks.id(task.as_deref().unwrap_or(&source.task))?;
+                let name = task.as_deref().unwrap_or(&source.task);
+                if !options.wants(name) {
+                    if !others.contains(name) {
+                        others.insert(name.to_string());
+                    }
+                    continue;
+                }
+                let id = tasks.id(name)?;
                 rows += 1;
                 let report = dataset.report_mut(id);
                 report.rows += 1;
@@ -81,6 +109,12 @@ pub fn load_sft(
         }
     }
     dataset.set_tasks(tasks);
+    if rows == 0 && !others.is_empty() {
+        return Err(DataError::OnlyTasks {
+            wanted: options.only_tasks.join(", "),
+            there: Vec::from_iter(others).join(", "),
+        });
+    }
     if dataset.is_empty() {
         return Err(DataError::NothingLeft { rows, cutoff_len: last_cutoff });
     }
@@ -100,6 +134,9 @@ pub fn read_conversations(files: &[DataFile], options: &LoadOptions) -> Result<V
             for (row, result) in chunk.iter().zip(results) {
                 let RowContent { messages, task } = result?;
                 let task = task.unwrap_or_else(|| source.task.clone());
+                if !options.wants(&task) {
+                    continue;
+                }
                 out.push(Conversation { messages, task, file: row.path().to_path_buf(), line: row.line });
             }
         }

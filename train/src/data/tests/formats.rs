@@ -15,8 +15,15 @@ fn rows(entry: &str) -> Vec<(Vec<Message>, String)> {
 }
 
 const TEXT_FORMATS: [&str; 9] = [
-    "rows.json", "rows.csv", "rows.tsv", "rows.jsonl.gz", "rows.jsonl.zst", "rows.json.gz", "rows.json.zst",
-    "rows.csv.gz", "rows.csv.zst",
+    "rows.json",
+    "rows.csv",
+    "rows.tsv",
+    "rows.jsonl.gz",
+    "rows.jsonl.zst",
+    "rows.json.gz",
+    "rows.json.zst",
+    "rows.csv.gz",
+    "rows.csv.zst",
 ];
 
 #[test]
@@ -24,7 +31,10 @@ fn every_text_format_gives_the_conversations_of_the_original() {
     let wanted = rows("rows.jsonl");
     assert_eq!(wanted.len(), 6);
     assert_eq!(wanted[1].0[0].content, "Quote \"this\", please\na, b\tc\nd");
-    assert_eq!(wanted.iter().map(|r| r.1.as_str()).collect::<Vec<_>>(), ["qa", "qa", "rows", "label", "label", "rows"]);
+    assert_eq!(
+        wanted.iter().map(|r| r.1.as_str()).collect::<Vec<_>>(),
+        ["qa", "qa", "rows", "label", "label", "rows"]
+    );
     for name in TEXT_FORMATS {
         assert_eq!(rows(name), wanted, "{name}");
     }
@@ -35,8 +45,16 @@ fn every_text_format_gives_the_conversations_of_the_original() {
 fn every_columnar_format_gives_the_conversations_of_the_original() {
     let wanted = rows("rows.jsonl");
     for name in [
-        "rows.snappy.parquet", "rows.zstd.parquet", "rows.gzip.parquet", "rows.none.parquet", "rows.v2.parquet",
-        "odd.parquet", "rows.stream.arrow", "rows.file.arrow", "odd.arrow", "saved",
+        "rows.snappy.parquet",
+        "rows.zstd.parquet",
+        "rows.gzip.parquet",
+        "rows.none.parquet",
+        "rows.v2.parquet",
+        "odd.parquet",
+        "rows.stream.arrow",
+        "rows.file.arrow",
+        "odd.arrow",
+        "saved",
     ] {
         assert_eq!(rows(&format!("rows={name}")), wanted, "{name}");
     }
@@ -64,7 +82,11 @@ fn samples_are_the_same_rows_in_every_format() {
             let info = serde_json::json!({"d": {"file_name": fixtures().join(name), "num_samples": samples}});
             std::fs::write(dir.path().join("dataset_info.json"), info.to_string()).unwrap();
             let files = data_files(&with_datasets(dir.path(), &["d"]), Split::Train).unwrap();
-            let rows = read_conversations(&files, &LoadOptions { max_samples: most, seed: 5 }).unwrap();
+            let rows = read_conversations(
+                &files,
+                &LoadOptions { max_samples: most, seed: 5, ..LoadOptions::default() },
+            )
+            .unwrap();
             rows.into_iter().map(|r| r.messages).collect()
         };
         let wanted = drawn(names[0]);
@@ -73,7 +95,7 @@ fn samples_are_the_same_rows_in_every_format() {
             assert_eq!(drawn(name), wanted, "{name}");
         }
     }
-    let first = LoadOptions { max_samples: Some(4), seed: 0 };
+    let first = LoadOptions { max_samples: Some(4), ..LoadOptions::default() };
     let files = data_files(&args(&fixtures(), &["saved", "rows.jsonl"]), Split::Train).unwrap();
     assert_eq!(read_conversations(&files, &first).unwrap().len(), 8, "of each source, not of each shard");
 }
@@ -152,7 +174,11 @@ fn bad_tables_are_errors_with_their_line() {
         ("a.csv", b"instruction,output\nq,a\nq,a,b\n", &["a.csv:3: a record of 3 cells among records of 2"]),
         ("a.csv", b"instruction,output\nq\n", &["a.csv:2: a record of 1 cells"]),
         ("a.csv", b"instruction,output,output\nq,a,b\n", &["a.csv:1: two columns are named \"output\""]),
-        ("a.csv", b"instruction,output\nq,\"a\nb\"\nq,\xFF\n", &["a.csv:4: column \"output\": invalid UTF-8"]),
+        (
+            "a.csv",
+            b"instruction,output\nq,\"a\nb\"\nq,\xFF\n",
+            &["a.csv:4: column \"output\": invalid UTF-8"],
+        ),
         ("a.csv", b"instruction,out\nq,a\n", &["a.csv:2: no \"output\"; the row has instruction, out"]),
         ("a.csv", b"\xFF\xFEi\0", &["a.csv:1: column 1: invalid UTF-8"]),
         ("a.csv", b"instruction,output\n", &["a.csv: the file is empty", "names the columns"]),
@@ -204,7 +230,8 @@ fn csv_cells_are_texts_as_they_stand() {
 #[test]
 fn long_files_are_read_in_chunks() {
     let text: String = (0..20_000).map(row).collect();
-    let dir = folder(&[("a.jsonl", &text), ("b.json", &format!("[{}]", text.trim_end().replace('\n', ",\n")))]);
+    let dir =
+        folder(&[("a.jsonl", &text), ("b.json", &format!("[{}]", text.trim_end().replace('\n', ",\n")))]);
     let files = data_files(&args(dir.path(), &["a.jsonl", "b.json"]), Split::Train).unwrap();
     for index in 0..2 {
         let chunks: Vec<_> = super::super::select::chunks(&files, index, &LoadOptions::default(), false)

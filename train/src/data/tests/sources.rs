@@ -27,7 +27,10 @@ fn tree(files: &[(&str, &str)]) -> TempDir {
 fn a_file_may_be_given_the_name_of_its_task() {
     let dir = tree(&[("sub/train.jsonl", &row(1)), ("b=c.jsonl", &row(2)), ("split=train/x.jsonl", &row(3))]);
     let all = replies(
-        &args(dir.path(), &["qa=sub/train.jsonl", "b=c.jsonl", "split=train/x.jsonl", "t=split=train/x.jsonl"]),
+        &args(
+            dir.path(),
+            &["qa=sub/train.jsonl", "b=c.jsonl", "split=train/x.jsonl", "t=split=train/x.jsonl"],
+        ),
         Split::Train,
     );
     assert_eq!(all.unwrap(), named(&[("qa", "1"), ("b=c", "2"), ("x", "3"), ("t", "3")]));
@@ -118,7 +121,10 @@ fn chats_are_told_by_the_first_row() {
     for (column, messages) in
         [("messages", openai), ("conversations", sharegpt), ("messages", sharegpt), ("conversations", openai)]
     {
-        let dir = tree(&[("a.jsonl", &format!("{{\"{column}\": {messages}, \"system\": \"S\", \"text\": \"t\"}}\n"))]);
+        let dir = tree(&[(
+            "a.jsonl",
+            &format!("{{\"{column}\": {messages}, \"system\": \"S\", \"text\": \"t\"}}\n"),
+        )]);
         let rows = conversations(&args(dir.path(), &["a.jsonl"])).unwrap();
         let wanted = [Message::system("S"), Message::user("1"), Message::assistant("2")];
         assert_eq!(rows[0].messages, wanted, "{column}");
@@ -139,7 +145,8 @@ fn saved_datasets_are_read_by_their_own_lists() {
     args.eval_data_files = vec!["splits".into()];
     let count = |split| replies(&args, split).unwrap().len();
     assert_eq!((count(Split::Train), count(Split::Eval)), (4, 2));
-    let saved = ["data-00000-of-00002.arrow", "data-00001-of-00002.arrow"].map(|f| fixtures.join("saved").join(f));
+    let saved =
+        ["data-00000-of-00002.arrow", "data-00001-of-00002.arrow"].map(|f| fixtures.join("saved").join(f));
     let dir = tree(&[("s/README.md", "")]);
     let state = |text: &str| std::fs::write(dir.path().join("s/state.json"), text).unwrap();
     let read = || replies(&super::args(dir.path(), &["s"]), Split::Train);
@@ -150,7 +157,11 @@ fn saved_datasets_are_read_by_their_own_lists() {
     let (first, second) = ("data-00000-of-00002.arrow", "data-00001-of-00002.arrow");
     state(&format!(r#"{{"_data_files": [{{"filename": "{second}"}}, {{"filename": "{first}"}}]}}"#));
     let swapped: Vec<String> = read().unwrap().into_iter().map(|r| r.1).collect();
-    let all: Vec<String> = replies(&super::args(&fixtures, &["saved"]), Split::Train).unwrap().into_iter().map(|r| r.1).collect();
+    let all: Vec<String> = replies(&super::args(&fixtures, &["saved"]), Split::Train)
+        .unwrap()
+        .into_iter()
+        .map(|r| r.1)
+        .collect();
     assert_eq!(swapped, [&all[3..], &all[..3]].concat());
     state(&format!(r#"{{"_data_files": [{{"filename": "{first}"}}]}}"#));
     assert_eq!(read().unwrap().len(), 3);
