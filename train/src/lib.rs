@@ -12,5 +12,6 @@ pub mod predict;
 pub mod schedule;
 pub mod state;
 pub mod trainer;
+pub mod weighting;
 
 pub use error::{Error, Result};

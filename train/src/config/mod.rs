@@ -15,7 +15,7 @@ mod train;
 mod validate;
 
 pub use choices::{
-    Device, FinetuningType, IntervalStrategy, LoraTarget, LossReduction, Optimizer, QuantizationType, Resume,
+    Device, FinetuningType, GradientSurgery, IntervalStrategy, LoraTarget, LossReduction, Optimizer, QuantizationType, Resume,
     SamplingStrategy, SchedulerType, Stage, TaskWeighting,
 };
 pub use data::DataArgs;

@@ -13,7 +13,7 @@ mod rows;
 mod source;
 
 pub use dataset::{Dataset, Example, TaskId, TaskReport, Tasks};
-pub(crate) use dataset::{STREAM_ORDER, STREAM_SLOTS, stream};
+pub(crate) use dataset::{STREAM_ORDER, STREAM_PCGRAD, STREAM_PROBE, STREAM_SLOTS, stream};
 pub use error::DataError;
 pub use load::{Conversation, LoadOptions, load_sft, read_conversations};
 pub use pretrain::{Document, PtOptions, load_pt, read_documents};

@@ -15,8 +15,8 @@ const LOSS: (f64, f64) = (110.0, 526.0);
 const RATE: (f64, f64) = (578.0, 708.0);
 const LEGEND: f64 = RIGHT + 34.0;
 
-const INK: &str = "#1b1b1b";
-const SOFT: &str = "#5f6368";
+pub const INK: &str = "#1b1b1b";
+pub const SOFT: &str = "#5f6368";
 const GRID: &str = "#e6e8eb";
 const TOTAL: &str = "#1b1b1b";
 
@@ -225,7 +225,7 @@ fn draw_legend(svg: &mut Svg, drawn: &[Curve<'_>]) {
 }
 
 /// A name that fits beside the curves.
-fn shortened(name: &str) -> String {
+pub fn shortened(name: &str) -> String {
     const MOST: usize = 20;
     if name.chars().count() <= MOST {
         return name.to_string();

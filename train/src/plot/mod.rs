@@ -1,10 +1,12 @@
-//! `training_loss.png` and `.svg`: loss in total and by task, evaluations, and the learning rate below.
+//! `training_loss.png` and `.svg`: loss in total and by task, evaluations, and the learning rate below;
+//! `gradient_conflicts.svg`: a heat map of the cosines between the tasks' gradients (conflicts.rs).
 //!
 //! ```text
 //! log_history ─ series.rs ─► curves ─ figure.rs (layout, axis.rs: scales and ticks) ─► SVG (svg.rs) ─ resvg ─► PNG
 //! ```
 
 mod axis;
+mod conflicts;
 mod figure;
 mod series;
 mod svg;
@@ -16,6 +18,7 @@ use medley_tensor::io::write_atomic;
 use resvg::{tiny_skia, usvg};
 
 use crate::state::LogEntry;
+use crate::weighting::conflict::ConflictReport;
 use crate::{Error, Result};
 
 /// DejaVu Sans cut down to Latin (see `font/README.md`): the same picture on machines without fonts.
@@ -27,6 +30,11 @@ const PNG_SCALE: f32 = 1.5;
 /// Draws a history as an SVG document. Any history has a picture, the empty one too.
 pub fn training_loss_svg(history: &[LogEntry]) -> String {
     figure::draw(&series::curves(history))
+}
+
+/// Draws the cosines between the tasks' gradients as a heat map, an SVG document.
+pub fn conflict_matrix_svg(report: &ConflictReport) -> String {
+    conflicts::draw(report)
 }
 
 /// Writes `training_loss.svg` and `training_loss.png` into `folder`; returns the PNG's path.

@@ -1,5 +1,6 @@
 //! The training loop.
 
+mod by_task;
 pub mod checkpoint;
 mod evaluate;
 mod output;
@@ -11,6 +12,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 mod update;
+mod weigh;
 
 pub use evaluate::{evaluate, evaluation_entry};
 pub use step::{StepLoss, Training, Weighing, run_examples};
@@ -21,6 +23,8 @@ use crate::events::{Event, EventSink, Plan, Summary};
 use crate::mix::Sampler;
 use crate::schedule::Schedule;
 use crate::state::{LogEntry, TrainerState};
+use crate::weighting::Weigher;
+use crate::weighting::conflict::Conflicts;
 use crate::{Error, Result};
 use medley_autograd::GradScaler;
 use medley_autograd::optim::AdamW;
@@ -29,6 +33,7 @@ use medley_model::adapter::LoraConfig;
 use medley_model::tokenizer::Tokenizer;
 use medley_tensor::{Device, ledger};
 use progress::Progress;
+use weigh::Probe;
 use setup::RunData;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,7 +46,12 @@ struct Trainer<'a> {
     lora: Option<LoraConfig>,
     tokenizer: Tokenizer,
     data: RunData,
+    /// The weights as given: what evaluations are weighed with, so that they can be compared.
     weighing: Weighing,
+    /// The weights as they move.
+    weigher: Weigher,
+    probe: Option<Probe>,
+    conflicts: Conflicts,
     sampler: Sampler,
     optimizer: AdamW,
     /// Only where gradients are f16: their range is small.
@@ -106,7 +116,7 @@ impl<'a> Trainer<'a> {
             let measured = self.step(step, sink)?;
             tokens += measured.loss.tokens;
             self.state.global_step = step + 1;
-            self.state.epoch = (step + 1) as f64 / self.sampler.steps_per_epoch() as f64;
+            self.state.epoch = self.epoch_after(step + 1);
             self.state.num_input_tokens_seen += measured.loss.tokens;
             let rate = tokens as f64 / started.elapsed().as_secs_f64().max(1e-9);
             let loss = measured.loss.loss;
@@ -120,7 +130,6 @@ impl<'a> Trainer<'a> {
                 let entry = self.progress.take_entry(
                     &self.state,
                     self.data.tasks.names(),
-                    &self.weighing.alpha,
                     rate,
                     self.scaler.as_ref(),
                 );
@@ -186,6 +195,11 @@ impl<'a> Trainer<'a> {
             total_parameters: total as u64,
             device,
         }));
+    }
+
+    /// Passes over the data after so many steps.
+    fn epoch_after(&self, steps: u64) -> f64 {
+        steps as f64 / self.sampler.steps_per_epoch() as f64
     }
 
     /// Whether something with this rhythm happens now; `last` forces it at the end of the run.

@@ -43,6 +43,7 @@ fn settings(config: &TrainConfig, compute: DType) -> Map<String, Value> {
         "dataset_dir",
         "num_train_epochs",
         "max_steps",
+        "conflict_steps",
     ] {
         all.remove(key);
     }
@@ -150,6 +151,7 @@ impl Trainer<'_> {
         if let Some(scaler) = &self.scaler {
             write_json(&folder.join(SCALER), &scaler.state())?;
         }
+        self.save_weights(folder)?;
         write_json(&folder.join(SETTINGS), &settings(self.config, self.model.placement().compute))?;
         write_json(&folder.join(RUN), &self.run_key())
     }
@@ -215,6 +217,7 @@ impl Trainer<'_> {
         }
         self.optimizer.restore(updates, |name, shape, dtype| read_tensor(&file, name, shape, dtype))?;
         self.progress = Progress::read(folder)?;
+        self.restore_weights(folder, sink)?;
         // The rhythm is this run's: an option changed for the resumed part takes effect.
         self.state = TrainerState {
             max_steps: self.state.max_steps,

@@ -3,6 +3,7 @@
 use super::Trainer;
 use super::progress::Measured;
 use super::step::{StepLoss, Training, run_examples};
+use crate::config::GradientSurgery;
 use crate::events::{Event, EventSink};
 use crate::{Error, Result};
 use medley_autograd::GradScaler;
@@ -20,19 +21,19 @@ impl Trainer<'_> {
             checkpoint: args.gradient_checkpointing,
             loss_scale,
         };
-        let loss = run_examples(
-            &self.model,
-            &self.data.train,
-            &indices,
-            args.per_device_train_batch_size,
-            &self.weighing,
-            Some(training),
-        )?;
+        let (micro_batch, max_grad_norm) = (args.per_device_train_batch_size, args.max_grad_norm);
+        let weighing = self.weigh(step, &indices)?;
+        let loss = match self.config.tasks.gradient_surgery {
+            GradientSurgery::Pcgrad => self.run_projected(step, &indices, &weighing, training)?,
+            GradientSurgery::None => {
+                self.measure_conflicts(step, &indices, training)?;
+                run_examples(&self.model, &self.data.train, &indices, micro_batch, &weighing, Some(training))?
+            }
+        };
         if !loss.loss.is_finite() {
             return Err(self.non_finite("loss", &loss, step, &indices));
         }
         let learning_rate = self.schedule.lr(step);
-        let max_grad_norm = args.max_grad_norm;
         let report = self.optimizer.step(&StepSettings { learning_rate, max_grad_norm, loss_scale })?;
         match &mut self.scaler {
             Some(scaler) => {
@@ -49,7 +50,11 @@ impl Trainer<'_> {
             None if report.skipped => return Err(self.non_finite("gradient", &loss, step, &indices)),
             None => {}
         }
-        Ok(Measured { loss, grad_norm: report.grad_norm, learning_rate, skipped: report.skipped })
+        if !report.skipped {
+            self.learn_weights(&indices, &loss)?;
+        }
+        let (grad_norm, skipped) = (report.grad_norm, report.skipped);
+        Ok(Measured { loss, alpha: weighing.alpha, grad_norm, learning_rate, skipped })
     }
 
     fn non_finite(&self, what: &str, loss: &StepLoss, step: u64, indices: &[u32]) -> Error {
