@@ -102,8 +102,7 @@ fn measuring_conflicts_changes_nothing() {
     }
     let report = json(&work.path("with/gradient_conflicts.json"));
     assert_eq!(report["tasks"], serde_json::json!(["qa", "summarization", "classification"]));
-    let mean: f64 =
-        measured.iter().map(|e| e["cos/qa/summarization"].as_f64().unwrap()).sum::<f64>() / 3.0;
+    let mean: f64 = measured.iter().map(|e| e["cos/qa/summarization"].as_f64().unwrap()).sum::<f64>() / 3.0;
     let cosine = report["cosines"][1][0].as_f64().unwrap();
     assert!((cosine - mean).abs() < 1e-7, "{cosine} {mean}");
     assert_eq!(report["pairs"][0]["measurements"], 3);

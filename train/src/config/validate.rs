@@ -177,7 +177,9 @@ impl TaskArgs {
         ];
         for (key, given, readers, names) in given {
             refuse_if(given && !readers.contains(&method), key, || {
-                format!("it is read by task_weighting {names} (and dynamic) alone; set one of them or drop it")
+                format!(
+                    "it is read by task_weighting {names} (and dynamic) alone; set one of them or drop it"
+                )
             })?;
         }
         Ok(())

@@ -33,11 +33,11 @@ use medley_model::adapter::LoraConfig;
 use medley_model::tokenizer::Tokenizer;
 use medley_tensor::{Device, ledger};
 use progress::Progress;
-use weigh::Probe;
 use setup::RunData;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+use weigh::Probe;
 
 /// Everything that moves while training.
 struct Trainer<'a> {

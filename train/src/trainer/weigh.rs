@@ -120,9 +120,7 @@ pub(super) fn weigher(
     let window = |default| args.task_weighting_window.unwrap_or(default);
     let method: Box<dyn Weighting> = match (method, &probe) {
         (TaskWeighting::Fixed, _) => return Ok((Weigher::fixed(prior), None)),
-        (TaskWeighting::Uncertainty, _) => {
-            Box::new(Uncertainty::new(tasks, lr(Uncertainty::LEARNING_RATE)))
-        }
+        (TaskWeighting::Uncertainty, _) => Box::new(Uncertainty::new(tasks, lr(Uncertainty::LEARNING_RATE))),
         (TaskWeighting::Dwa, _) => {
             Box::new(Dwa::new(tasks, temperature(Dwa::TEMPERATURE), window(Dwa::WINDOW)))
         }
@@ -220,7 +218,10 @@ impl Trainer<'_> {
         if self.conflicts_due(step) {
             self.note_conflicts(step, &gradients.measure());
         }
-        gradients.project(self.optimizer.params(), Philox::new(self.config.run.seed, stream(STREAM_PCGRAD, 0, step)))?;
+        gradients.project(
+            self.optimizer.params(),
+            Philox::new(self.config.run.seed, stream(STREAM_PCGRAD, 0, step)),
+        )?;
         Ok(loss)
     }
 

@@ -76,7 +76,8 @@ impl Coba {
             .collect();
         let absolute = softmax(&fading);
 
-        let (count, total) = (self.state.steepest.len() as f64, absolute_sum(self.state.steepest.iter().copied()));
+        let (count, total) =
+            (self.state.steepest.len() as f64, absolute_sum(self.state.steepest.iter().copied()));
         let over_time: Vec<f64> =
             self.state.steepest.iter().map(|s| -self.settings.temperature * count * s / total).collect();
         let latest = softmax(&over_time).last().copied().unwrap_or(1.0);

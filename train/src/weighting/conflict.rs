@@ -75,8 +75,9 @@ impl Measurement {
     /// From the Gram matrix of gradients `f_i·∇L_i` (\[K\]\[K\]) and their factors f_i (\[K\]); tasks whose factor or
     /// norm is 0 or not finite are left out.
     pub fn new(gram: &[Vec<f64>], factors: &[f64]) -> Self {
-        let usable =
-            |i: &usize| gram[*i][*i] > 0.0 && gram[*i][*i].is_finite() && factors[*i].is_finite() && factors[*i] > 0.0;
+        let usable = |i: &usize| {
+            gram[*i][*i] > 0.0 && gram[*i][*i].is_finite() && factors[*i].is_finite() && factors[*i] > 0.0
+        };
         let tasks: Vec<usize> = (0..gram.len()).filter(usable).collect();
         let norms = tasks.iter().map(|&i| (i, gram[i][i].sqrt() / factors[i])).collect();
         let mut cosines = vec![];

@@ -73,7 +73,11 @@ impl Weighting for Famo {
         }
         // A task never seen yet counts as an average one.
         let mean = known.iter().sum::<f64>() / known.len() as f64;
-        softmax(&self.state.logits).iter().zip(&self.state.losses).map(|(z, l)| z / (l.unwrap_or(mean) + EPS)).collect()
+        softmax(&self.state.logits)
+            .iter()
+            .zip(&self.state.losses)
+            .map(|(z, l)| z / (l.unwrap_or(mean) + EPS))
+            .collect()
     }
 
     fn observe(&mut self, losses: &[Option<f64>]) {

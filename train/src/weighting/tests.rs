@@ -121,10 +121,8 @@ fn priors_multiply_and_tasks_without_one_are_left_out() {
     let (first, second) = (alpha[0] / 2.0, alpha[2] / 0.5);
     assert!((first + second - 2.0).abs() < 1e-12 && first > 1.2, "{alpha:?}");
     // A loss that is not a number is no observation of its task.
-    let mut same = weigher.alpha();
     weigher.observe(&[Some(f64::NAN), None, None, None]);
-    std::mem::swap(&mut same, &mut weigher.alpha());
-    assert_eq!(same, weigher.alpha());
+    assert_eq!(weigher.alpha(), alpha);
 }
 
 #[test]
@@ -151,7 +149,8 @@ fn directions_are_the_intended_ones() {
         let rising = 1.0 + 0.05 * f64::from((i - 15).max(0)) - 0.02 * f64::from(i.min(15));
         coba.observe(&[Some(2.0 - 0.02 * f64::from(i)), Some(rising)]);
         if i == 14 {
-            assert!((coba.weights()[0] - coba.weights()[1]).abs() < 0.3);
+            // Both converge: the slower has more.
+            assert!(coba.weights()[0] > 0.55, "{:?}", coba.weights());
         }
     }
     assert!(coba.weights()[1] < 0.45, "{:?}", coba.weights());
@@ -265,7 +264,9 @@ fn the_report_averages_and_advises() {
     assert!(report.advice[2].starts_with("classification and qa neither help nor disturb"));
     assert!(report.advice[3].contains("qa's gradient is 12 times as long as summarization's"));
     let lines = report.lines();
-    assert!(lines[2].starts_with("summarization ") && lines[2].contains("1.000") && lines[2].contains("-0.210"));
+    assert!(
+        lines[2].starts_with("summarization ") && lines[2].contains("1.000") && lines[2].contains("-0.210")
+    );
     // As a file: nothing is lost.
     let text = serde_json::to_string(&report).unwrap();
     assert_eq!(serde_json::from_str::<super::conflict::ConflictReport>(&text).unwrap(), report);

@@ -105,8 +105,7 @@ fn conflicting_gradients_are_projected_as_in_the_paper() {
         gradients.project(&model.params(), Philox::new(9, 1)).unwrap();
         let got = taken(&model);
         assert!(distance(&got, &expected) < 1e-5, "{:e}", distance(&got, &expected));
-        let sum: Vec<f32> =
-            (0..got.len()).map(|i| alone.iter().map(|g| g[i]).sum::<f64>() as f32).collect();
+        let sum: Vec<f32> = (0..got.len()).map(|i| alone.iter().map(|g| g[i]).sum::<f64>() as f32).collect();
         assert!(distance(&sum, &got) > 1e-2, "it changed something");
     }
 }
