@@ -1,7 +1,8 @@
 //! The conflict matrix: a square a pair of tasks, coloured by the cosine between their gradients.
 
-use super::figure::{FONT, INK, SOFT, shortened};
+use super::figure::{FONT, fitted};
 use super::svg::{Anchor, Svg};
+use super::theme::PAPER;
 use crate::weighting::conflict::ConflictReport;
 
 const LEFT: f64 = 190.0;
@@ -21,25 +22,31 @@ pub fn draw(report: &ConflictReport) -> String {
     let cell = CELL.min(PAGE / tasks.max(1) as f64);
     let side = cell * tasks as f64;
     let right = LEFT + side;
-    let mut svg = Svg::new((right + 200.0).max(760.0), TOP + side + 80.0, FONT);
-    svg.text((24.0, 42.0), 24.0, INK, Anchor::Start, "Gradient conflicts");
+    let mut svg = Svg::new((right + 200.0).max(760.0), TOP + side + 80.0, FONT, PAPER.paper);
+    svg.text((24.0, 42.0), 24.0, PAPER.ink, Anchor::Start, "Gradient conflicts");
     let measured = report.pairs.iter().map(|p| p.measurements).max().unwrap_or(0);
     let subtitle = format!(
         "mean cosine between the tasks' gradients  ·  {measured} measurements, every {} steps",
         report.every_steps
     );
-    svg.text((24.0, 66.0), 14.0, SOFT, Anchor::Start, &subtitle);
-    svg.text((right + 14.0, TOP - 12.0), 13.0, SOFT, Anchor::Start, "gradient norm");
+    svg.text((24.0, 66.0), 14.0, PAPER.soft, Anchor::Start, &subtitle);
+    svg.text((right + 14.0, TOP - 12.0), 13.0, PAPER.soft, Anchor::Start, "gradient norm");
     for (i, (task, row)) in report.tasks.iter().zip(&report.cosines).enumerate() {
         let y = TOP + cell * i as f64;
         let middle = y + cell / 2.0 + 5.0;
-        svg.text((LEFT - 12.0, middle), 14.0, INK, Anchor::End, &shortened(task));
+        svg.text((LEFT - 12.0, middle), 14.0, PAPER.ink, Anchor::End, &fitted(task, 14.0, 150.0));
         let column = LEFT + cell * (i as f64 + 0.5);
         // Long names of neighbours would run into each other: every other one stands higher.
         let raised = if i % 2 == 1 { 18.0 } else { 0.0 };
-        svg.text((column, TOP - 12.0 - raised), 13.0, INK, Anchor::Middle, &shortened(task));
+        svg.text(
+            (column, TOP - 12.0 - raised),
+            13.0,
+            PAPER.ink,
+            Anchor::Middle,
+            &fitted(task, 13.0, (2.0 * cell - 10.0).max(40.0)),
+        );
         if let Some(norm) = report.gradient_norms.get(i) {
-            svg.text((right + 14.0, middle), 13.0, SOFT, Anchor::Start, &format!("{norm:.4}"));
+            svg.text((right + 14.0, middle), 13.0, PAPER.soft, Anchor::Start, &format!("{norm:.4}"));
         }
         for (j, cosine) in row.iter().enumerate() {
             let x = LEFT + cell * j as f64;
@@ -49,7 +56,7 @@ pub fn draw(report: &ConflictReport) -> String {
             };
             svg.rect((x + 1.0, y + 1.0), (cell - 2.0, cell - 2.0), &fill);
             if cell >= 34.0 {
-                let ink = if cosine.is_some_and(|c| c.abs() > 0.6) { "#ffffff" } else { INK };
+                let ink = if cosine.is_some_and(|c| c.abs() > 0.6) { "#ffffff" } else { PAPER.ink };
                 svg.text((x + cell / 2.0, middle), 14.0_f64.min(cell / 3.0), ink, Anchor::Middle, &text);
             }
         }
@@ -65,9 +72,9 @@ fn legend(svg: &mut Svg, y: f64) {
         svg.rect((LEFT + 12.0 * f64::from(i), y), (12.0, 12.0), &colour(cosine));
     }
     let end = LEFT + 12.0 * f64::from(steps);
-    svg.text((LEFT - 8.0, y + 11.0), 12.0, SOFT, Anchor::End, "−1 pull apart");
-    svg.text((end + 8.0, y + 11.0), 12.0, SOFT, Anchor::Start, "1 help each other");
-    svg.text(((LEFT + end) / 2.0, y + 28.0), 12.0, SOFT, Anchor::Middle, "0");
+    svg.text((LEFT - 8.0, y + 11.0), 12.0, PAPER.soft, Anchor::End, "−1 pull apart");
+    svg.text((end + 8.0, y + 11.0), 12.0, PAPER.soft, Anchor::Start, "1 help each other");
+    svg.text(((LEFT + end) / 2.0, y + 28.0), 12.0, PAPER.soft, Anchor::Middle, "0");
 }
 
 /// `#rrggbb` of a cosine. Its root sets the shade: gradients in millions of dimensions rarely leave ±0.3.

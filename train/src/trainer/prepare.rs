@@ -1,8 +1,11 @@
 //! Everything that is made and checked before the first step.
 
+use super::best::Best;
+use super::lock::OutputLock;
 use super::progress::Progress;
 use super::setup::{self, RunData};
-use super::{Trainer, checkpoint, output_dir, resume, weigh};
+use super::watch::LossWatch;
+use super::{Trainer, checkpoint, evaluate, output_dir, resume, weigh};
 use crate::config::{Optimizer, Resume, Stage, TrainConfig};
 use crate::data::Dataset;
 use crate::events::{Event, EventSink};
@@ -77,6 +80,8 @@ impl<'a> Trainer<'a> {
         let folder = setup::model_folder(config)?;
         spare_inputs(config, &folder, &output_dir)?;
         prepare_output(&output_dir)?;
+        let lock = OutputLock::take(&output_dir, sink)?;
+        checkpoint::sweep(&output_dir)?;
 
         let tokenizer = Tokenizer::from_folder(&folder)?;
         let renderer = match config.train.stage {
@@ -91,6 +96,8 @@ impl<'a> Trainer<'a> {
             sink.event(&Event::Warning(warning));
         }
         let weighing = setup::weighing(&config.tasks, &data.tasks)?;
+        let (answers, logged) = evaluate::prepare(config, &data)?;
+        let best = Best::new(&config.evaluation, &logged, data.tasks.names())?;
         let (model, lora) = setup::training_model(config)?;
         check_ids(&data, model.config().vocab_size, &folder)?;
         let context = model.config().max_position_embeddings;
@@ -145,8 +152,12 @@ impl<'a> Trainer<'a> {
             schedule,
             state,
             progress: Progress::default(),
+            watch: LossWatch::default(),
+            best,
+            answers,
             output_dir,
             total_steps,
+            _lock: lock,
         };
         match resume {
             Some(checkpoint) => trainer.restore(&checkpoint, sink)?,
