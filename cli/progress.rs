@@ -193,6 +193,8 @@ fn message_line(event: &Event, pace: &Pace) -> Option<String> {
         Event::CheckpointSaved { step, path } => {
             Some(format!("{}  saved {}", pace.step(*step), path.display()))
         }
+        Event::Note(text) => Some(format!("note: {text}")),
+        Event::Conflicts(report) => Some(report.lines().join("\n")),
         Event::Warning(text) => Some(format!("warning: {text}")),
         Event::Interrupted { step, checkpoint } => Some(match checkpoint {
             Some(path) => {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::predict::Answered;
 use crate::state::LogEntry;
+use crate::weighting::conflict::ConflictReport;
 
 /// What a run is going to do, told once at its start.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -71,6 +72,10 @@ pub enum Event {
         /// Its folder.
         path: PathBuf,
     },
+    /// What a choice left to the program came to.
+    Note(String),
+    /// How the tasks' gradients lay to each other, at the end of a run that measured it.
+    Conflicts(ConflictReport),
     /// Something the user should know, though the run goes on.
     Warning(String),
     /// The run stops early, at the user's wish.

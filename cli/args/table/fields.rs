@@ -107,8 +107,59 @@ pub const DATA: &[Opt] = &[
 pub const TASKS: &[Opt] = &[
     Opt::field(Section::Tasks, "task_weights", Numbers, "weight of each task in the loss; 1 where not named")
         .on(&[Train, Compare, Eval]),
-    Opt::field(Section::Tasks, "task_weighting", Choice(&["fixed"]), "how the weights move in training")
+    Opt::field(
+        Section::Tasks,
+        "task_weighting",
+        Choice(&["fixed", "uncertainty", "dwa", "famo", "coba", "loss_rate", "dynamic"]),
+        "how the weights move in training; dynamic: coba where tasks have evaluation data, else famo",
+    )
+    .on(TRAIN),
+    Opt::field(
+        Section::Tasks,
+        "task_weighting_temperature",
+        Float,
+        "T of dwa (2) and loss_rate (1), τ of coba (5)",
+    )
+    .on(TRAIN),
+    Opt::field(
+        Section::Tasks,
+        "task_weighting_lr",
+        Float,
+        "rate of the weights of uncertainty (0.01) and famo (0.025)",
+    )
+    .on(TRAIN),
+    Opt::field(
+        Section::Tasks,
+        "task_weighting_window",
+        Int,
+        "steps a block of dwa and loss_rate (20); measurements in coba's window",
+    )
+    .on(TRAIN),
+    Opt::field(Section::Tasks, "task_weighting_warmup", Int, "observations before the weights move")
         .on(TRAIN),
+    Opt::field(Section::Tasks, "task_weighting_steps", Int, "steps between coba's held-out measurements")
+        .on(TRAIN),
+    Opt::field(
+        Section::Tasks,
+        "task_weighting_reevaluate",
+        Flag,
+        "famo: evaluate the batch before and after each update, as the paper does",
+    )
+    .on(TRAIN),
+    Opt::field(
+        Section::Tasks,
+        "gradient_surgery",
+        Choice(&["none", "pcgrad"]),
+        "pcgrad: project conflicting parts out of the tasks' gradients",
+    )
+    .on(TRAIN),
+    Opt::field(
+        Section::Tasks,
+        "conflict_steps",
+        Int,
+        "steps between measurements of the cosines between tasks' gradients; 0: never",
+    )
+    .on(TRAIN),
     Opt::field(
         Section::Tasks,
         "sampling_strategy",

@@ -43,6 +43,29 @@ pub enum TaskWeighting {
     /// As given in `task_weights`.
     #[default]
     Fixed,
+    /// Learned variances: Kendall et al. 2018, arXiv 1705.07115.
+    Uncertainty,
+    /// Dynamic weight average: Liu et al. 2019, arXiv 1803.10704.
+    Dwa,
+    /// Equal relative progress: Liu et al. 2023, arXiv 2306.03792.
+    Famo,
+    /// Convergence balancing on held-out losses: Gong et al. 2024, arXiv 2410.06741.
+    Coba,
+    /// Inverse to how fast each loss falls.
+    LossRate,
+    /// `coba` where every task has evaluation examples, else `famo`.
+    Dynamic,
+}
+
+/// What is done about gradients of tasks that point apart.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GradientSurgery {
+    /// They are summed.
+    #[default]
+    None,
+    /// Conflicting parts are projected out: Yu et al. 2020, arXiv 2001.06782.
+    Pcgrad,
 }
 
 /// Which task the next example comes from.

@@ -16,7 +16,7 @@ mod train;
 mod validate;
 
 pub use choices::{
-    BadStep, Device, FinetuningType, IntervalStrategy, LoraTarget, LossReduction, Optimizer,
+    BadStep, Device, FinetuningType, GradientSurgery, IntervalStrategy, LoraTarget, LossReduction, Optimizer,
     QuantizationType, Resume, SamplingStrategy, SchedulerType, Stage, TaskWeighting,
 };
 pub use data::DataArgs;

@@ -2,7 +2,8 @@
 
 use super::{
     BadStep, DataArgs, EvalArgs, FinetuningType, GenerateArgs, IntervalStrategy, LoraArgs, LoraTarget,
-    ModelArgs, OutputArgs, RunArgs, SchedulerType, Stage, TaskArgs, TaskChoice, TrainArgs, TrainConfig,
+    ModelArgs, OutputArgs, RunArgs, SchedulerType, Stage, TaskArgs, TaskChoice, TaskWeighting, TrainArgs,
+    TrainConfig,
 };
 use crate::metrics::Extraction;
 use crate::trainer::Objective;
@@ -204,6 +205,7 @@ impl TaskArgs {
                 format!("expected a weight of at least 0 for task `{task}`, got {weight}")
             })?;
         }
+        self.validate_weighting()?;
         let temperature = self.sampling_temperature;
         expect(
             temperature.is_finite() && temperature > 0.0,
@@ -211,6 +213,51 @@ impl TaskArgs {
             "a number above 0 (1 is proportional, larger is more even)",
             temperature,
         )
+    }
+}
+
+impl TaskArgs {
+    /// Settings of methods: in range, and read by the method that was chosen.
+    fn validate_weighting(&self) -> Result<(), ConfigError> {
+        use TaskWeighting::{Coba, Dwa, Dynamic, Famo, LossRate, Uncertainty};
+        let (temperature, lr) = (self.task_weighting_temperature, self.task_weighting_lr);
+        if let Some(temperature) = temperature {
+            let key = "task_weighting_temperature";
+            expect(temperature.is_finite() && temperature > 0.0, key, "a number above 0", temperature)?;
+        }
+        if let Some(lr) = lr {
+            expect(lr.is_finite() && lr > 0.0, "task_weighting_lr", "a number above 0", lr)?;
+        }
+        let method = self.task_weighting;
+        let least = if matches!(method, Coba | Dynamic) { 2 } else { 1 };
+        if let Some(window) = self.task_weighting_window {
+            let expected = if least == 2 { "at least 2 measurements" } else { "at least 1 step" };
+            expect(window >= least, "task_weighting_window", expected, window)?;
+        }
+        expect(self.task_weighting_steps > 0, "task_weighting_steps", "at least 1 step", 0)?;
+        // A setting that nothing reads would look as if it did something.
+        let windowed: &[TaskWeighting] = &[Dwa, LossRate, Coba, Dynamic];
+        let given: [(_, _, &[TaskWeighting], _); 6] = [
+            ("task_weighting_temperature", temperature.is_some(), windowed, "dwa, loss_rate, coba"),
+            ("task_weighting_lr", lr.is_some(), &[Uncertainty, Famo, Dynamic], "uncertainty, famo"),
+            ("task_weighting_window", self.task_weighting_window.is_some(), windowed, "dwa, loss_rate, coba"),
+            (
+                "task_weighting_warmup",
+                self.task_weighting_warmup.is_some(),
+                &[Uncertainty, Dwa, Famo, Coba, LossRate, Dynamic],
+                "uncertainty, dwa, famo, coba, loss_rate",
+            ),
+            ("task_weighting_steps", self.task_weighting_steps != 1, &[Coba, Dynamic], "coba"),
+            ("task_weighting_reevaluate", self.task_weighting_reevaluate, &[Famo, Dynamic], "famo"),
+        ];
+        for (key, given, readers, names) in given {
+            refuse_if(given && !readers.contains(&method), key, || {
+                format!(
+                    "it is read by task_weighting {names} (and dynamic) alone; set one of them or drop it"
+                )
+            })?;
+        }
+        Ok(())
     }
 }
 

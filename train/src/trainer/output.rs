@@ -193,6 +193,7 @@ impl Trainer<'_> {
             write_results(&self.output_dir, "train", &results)?;
         }
         write_json(&self.output_dir.join("medley_config.json"), self.config)?;
+        self.write_conflicts(sink)?;
         self.state.write(&self.output_dir)?;
         if self.config.output.plot_loss {
             plot::write_training_loss(&self.output_dir, &self.state.log_history)?;

@@ -5,12 +5,13 @@ use super::lock::OutputLock;
 use super::progress::Progress;
 use super::setup::{self, RunData};
 use super::watch::LossWatch;
-use super::{Trainer, checkpoint, evaluate, output_dir, resume};
+use super::{Trainer, checkpoint, evaluate, output_dir, resume, weigh};
 use crate::config::{Optimizer, Resume, Stage, TrainConfig};
 use crate::data::Dataset;
 use crate::events::{Event, EventSink};
 use crate::schedule::{Schedule, interval, total_steps};
 use crate::state::TrainerState;
+use crate::weighting::conflict::Conflicts;
 use crate::{Error, Result};
 use medley_autograd::optim::{AdamW, AdamWConfig};
 use medley_autograd::{GradScaler, ScalerConfig};
@@ -108,6 +109,8 @@ impl<'a> Trainer<'a> {
         }
         let sampler = setup::sampler(config, &data.train)?;
         let total_steps = total_steps(&config.train, sampler.steps_per_epoch() as u64);
+        let (weigher, probe) = weigh::weigher(config, &data, &weighing.alpha, total_steps, sink)?;
+        let conflicts = Conflicts::new(data.tasks.len());
         let args = &config.train;
         let optimizer = AdamW::new(
             AdamWConfig {
@@ -140,6 +143,9 @@ impl<'a> Trainer<'a> {
             tokenizer,
             data,
             weighing,
+            weigher,
+            probe,
+            conflicts,
             sampler,
             optimizer,
             scaler,

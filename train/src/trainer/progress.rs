@@ -13,6 +13,8 @@ const FILE: &str = "progress.json";
 /// What one step measured.
 pub(super) struct Measured {
     pub loss: StepLoss,
+    /// The weight each task had.
+    pub alpha: Vec<f64>,
     /// Before clipping.
     pub grad_norm: f64,
     pub learning_rate: f64,
@@ -37,6 +39,8 @@ pub(super) struct Progress {
     /// Sums by task of their negative log-likelihoods and labelled tokens.
     nll: Vec<f64>,
     labelled: Vec<u64>,
+    /// Each task's weight in the last of them.
+    alpha: Vec<f64>,
     /// Gradient norm and learning rate of the last of them that was not skipped.
     last: Option<[f64; 2]>,
 }
@@ -53,6 +57,7 @@ impl Progress {
         self.run_loss += step.loss.loss;
         self.loss += step.loss.loss;
         self.steps += 1;
+        self.alpha.clone_from(&step.alpha);
         for (sum, nll) in self.nll.iter_mut().zip(&step.loss.nll) {
             *sum += nll;
         }
@@ -65,13 +70,12 @@ impl Progress {
     }
 
     /// The entry for the steps since the last one: loss is the mean over them, a task's loss is over
-    /// its labelled tokens in them. `alpha` holds each task's weight; a loss scaler adds its scale and how
-    /// many steps of the run it has skipped.
+    /// its labelled tokens in them, its weight that of the last; a loss scaler adds its scale and how many
+    /// steps of the run it has skipped.
     pub fn take_entry(
         &mut self,
         state: &TrainerState,
         tasks: &[String],
-        alpha: &[f64],
         tokens_per_second: f64,
         scaler: Option<&GradScaler>,
     ) -> LogEntry {
@@ -84,7 +88,7 @@ impl Progress {
                 entry.set(format!("loss/{name}"), nll / *labelled as f64);
             }
         }
-        for (name, weight) in tasks.iter().zip(alpha) {
+        for (name, weight) in tasks.iter().zip(&self.alpha) {
             entry.set(format!("weight/{name}"), *weight);
         }
         if let Some([grad_norm, learning_rate]) = self.last {

@@ -5,6 +5,8 @@
 // One labelled span an example is the usual case here.
 #![allow(clippy::single_range_in_vec_init)]
 
+mod by_task;
+
 use super::*;
 use crate::config::LossReduction;
 use crate::data::Dataset;
