@@ -276,11 +276,11 @@ fn samples_are_the_first_rows_or_a_draw() {
             .collect()
     };
     let first = LoadOptions { max_samples: Some(3), seed: 1, ..LoadOptions::default() };
-    assert_eq!(lines(&args(dir.path(), &["a.jsonl"]), first), [1, 2, 3]);
+    assert_eq!(lines(&args(dir.path(), &["a.jsonl"]), first.clone()), [1, 2, 3]);
     let some = LoadOptions { max_samples: None, seed: 1, ..LoadOptions::default() };
-    let drawn = lines(&with_datasets(dir.path(), &["drawn"]), some);
+    let drawn = lines(&with_datasets(dir.path(), &["drawn"]), some.clone());
     assert_eq!(drawn.len(), 20);
-    assert_eq!(drawn, lines(&with_datasets(dir.path(), &["drawn"]), some));
+    assert_eq!(drawn, lines(&with_datasets(dir.path(), &["drawn"]), some.clone()));
     assert_ne!(drawn, lines(&with_datasets(dir.path(), &["drawn"]), LoadOptions { seed: 2, ..some }));
     let mut distinct = drawn.clone();
     distinct.sort_unstable();
