@@ -9,8 +9,10 @@ pub mod metrics;
 pub mod mix;
 pub mod plot;
 pub mod predict;
+pub mod report;
 pub mod schedule;
 pub mod state;
+pub mod tensorboard;
 pub mod trainer;
 
 pub use error::{Error, Result};

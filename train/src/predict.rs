@@ -126,7 +126,8 @@ pub fn task_labels(config: &TrainConfig) -> Result<BTreeMap<String, BTreeSet<Str
             }
         }
     }
-    let labels = |(task, texts): (String, Vec<String>)| Some((task, label_set(texts.iter().map(String::as_str))?));
+    let labels =
+        |(task, texts): (String, Vec<String>)| Some((task, label_set(texts.iter().map(String::as_str))?));
     Ok(references.into_iter().filter_map(labels).collect())
 }
 
@@ -222,7 +223,9 @@ impl Questions {
                 sequences.push(reply[..end].to_vec());
             }
             let trie = Arc::new(TokenTrie::new(sequences.iter().map(Vec::as_slice)));
-            for (prompt, _) in self.prompts.iter_mut().zip(&self.conversations).filter(|(_, c)| c.task == *task) {
+            for (prompt, _) in
+                self.prompts.iter_mut().zip(&self.conversations).filter(|(_, c)| c.task == *task)
+            {
                 prompt.constraint = Some(Arc::clone(&trie));
             }
         }

@@ -227,6 +227,27 @@ pub const OPTIMISATION: &[Opt] = &[
         .on(SCORES),
     Opt::field(
         Section::Train,
+        "nonfinite_action",
+        Choice(&["stop", "skip", "rollback"]),
+        "when a loss or gradient is not a number: end, leave the step out, or go back to the last checkpoint",
+    )
+    .on(TRAIN),
+    Opt::field(
+        Section::Train,
+        "loss_spike_action",
+        Choice(&["warn", "stop", "skip", "rollback"]),
+        "when a task's loss leaps up",
+    )
+    .on(TRAIN),
+    Opt::field(
+        Section::Train,
+        "loss_spike_threshold",
+        Float,
+        "standard deviations above its mean that make a task's loss a spike; 0: look for none",
+    )
+    .on(TRAIN),
+    Opt::field(
+        Section::Train,
         "resume_from_checkpoint",
         FlagOrPath,
         "go on from a checkpoint folder; true: the newest of output_dir",

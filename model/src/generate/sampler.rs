@@ -173,7 +173,8 @@ mod tests {
         // The likeliest token alone holds 0.62: with top_p 0.6 nothing else is left.
         assert_eq!(draws(SamplingParams { top_p: 0.6, ..full })[1], 4000);
         let mut sampler = Sampler::new(full, 1, 0);
-        let among: Vec<u32> = (0..200).map(|_| sampler.sample_among(&LOGITS, &[], &[0, 4]).unwrap()).collect();
+        let among: Vec<u32> =
+            (0..200).map(|_| sampler.sample_among(&LOGITS, &[], &[0, 4]).unwrap()).collect();
         assert!(among.contains(&0) && among.contains(&4) && among.iter().all(|id| [0, 4].contains(id)));
         let cold = draws(SamplingParams { temperature: 0.05, ..full });
         assert_eq!(cold[1], 4000);

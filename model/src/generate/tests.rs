@@ -116,7 +116,8 @@ fn constrained_without_cache(model: &Llama, prompt: &[u32], labels: &[Vec<u32>],
             .map(|label| label.get(reply.len()).copied().unwrap_or(stop))
             .collect();
         allowed.sort();
-        let best = allowed.iter().rev().max_by(|a, b| last[**a as usize].total_cmp(&last[**b as usize])).unwrap();
+        let best =
+            allowed.iter().rev().max_by(|a, b| last[**a as usize].total_cmp(&last[**b as usize])).unwrap();
         if *best == stop {
             return reply;
         }

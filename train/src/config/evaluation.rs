@@ -115,9 +115,9 @@ impl<'de> Deserialize<'de> for TaskChoice {
         match word.as_str() {
             "all" | "true" => Ok(Self::All),
             "false" | "none" => Ok(Self::None),
-            _ if names.iter().any(String::is_empty) => {
-                Err(de::Error::custom("expected true, false, all, or names of tasks such as `qa,classification`"))
-            }
+            _ if names.iter().any(String::is_empty) => Err(de::Error::custom(
+                "expected true, false, all, or names of tasks such as `qa,classification`",
+            )),
             _ => Ok(Self::Named(names)),
         }
     }

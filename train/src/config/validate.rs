@@ -1,8 +1,8 @@
 //! The checks that types cannot make, each naming its option.
 
 use super::{
-    DataArgs, EvalArgs, FinetuningType, GenerateArgs, IntervalStrategy, LoraArgs, LoraTarget, ModelArgs, OutputArgs,
-    RunArgs, SchedulerType, Stage, TaskArgs, TaskChoice, TrainArgs, TrainConfig,
+    BadStep, DataArgs, EvalArgs, FinetuningType, GenerateArgs, IntervalStrategy, LoraArgs, LoraTarget,
+    ModelArgs, OutputArgs, RunArgs, SchedulerType, Stage, TaskArgs, TaskChoice, TrainArgs, TrainConfig,
 };
 use crate::metrics::Extraction;
 use crate::trainer::Objective;
@@ -66,6 +66,14 @@ impl TrainConfig {
         refuse_if(self.train.stage == Stage::Pt && self.data.task_prefix, "task_prefix", || {
             "the `pt` stage has no prompts to put a task header into; drop it or use `stage: sft`".into()
         })?;
+        let rolls_back =
+            [self.train.nonfinite_action, self.train.loss_spike_action].contains(&BadStep::Rollback);
+        let saves = self.output.save_strategy != IntervalStrategy::No && !self.output.save_only_model;
+        refuse_if(rolls_back && !saves, "save_strategy", || {
+            "rolling back needs checkpoints to go back to; set save_steps, and leave save_strategy and \
+             save_only_model as they are"
+                .into()
+        })?;
         let evaluates = self.train.eval_strategy != IntervalStrategy::No || self.train.do_eval;
         let has_eval_data = !self.data.eval_dataset.is_empty()
             || !self.data.eval_data_files.is_empty()
@@ -100,7 +108,12 @@ impl EvalArgs {
     /// # Errors
     /// [`ConfigError`] naming the option.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        expect(self.eval_generate_samples > 0, "eval_generate_samples", "at least 1 example of each task", 0)?;
+        expect(
+            self.eval_generate_samples > 0,
+            "eval_generate_samples",
+            "at least 1 example of each task",
+            0,
+        )?;
         expect(self.eval_max_new_tokens != Some(0), "eval_max_new_tokens", "at least 1 token", 0)?;
         expect(self.early_stopping_steps != Some(0), "early_stopping_steps", "at least 1 evaluation", 0)?;
         let threshold = self.early_stopping_threshold;
@@ -118,9 +131,11 @@ impl EvalArgs {
         let invalid = |key| move |problem: String| ConfigError { key, problem };
         Extraction::new(self.answer_regex.as_ref(), self.answer_regex_on_label)
             .map_err(|error| invalid("answer_regex")(error.to_string()))?;
-        refuse_if(self.answer_regex_on_label && self.answer_regex.is_none(), "answer_regex_on_label", || {
-            "there is no pattern to apply; give answer_regex".into()
-        })?;
+        refuse_if(
+            self.answer_regex_on_label && self.answer_regex.is_none(),
+            "answer_regex_on_label",
+            || "there is no pattern to apply; give answer_regex".into(),
+        )?;
         let objective = |key, text: &str| Objective::parse(text).map(drop).map_err(invalid(key));
         if let Some(metric) = &self.metric_for_best_model {
             objective("metric_for_best_model", metric)?;
@@ -250,11 +265,15 @@ impl TrainArgs {
             ("learning_rate", self.learning_rate),
             ("weight_decay", self.weight_decay),
             ("max_grad_norm", self.max_grad_norm),
+            ("loss_spike_threshold", self.loss_spike_threshold),
             ("warmup_steps", self.warmup_steps),
         ];
         for (key, value) in not_negative {
             expect(value.is_finite() && value >= 0.0, key, "a number of at least 0", value)?;
         }
+        refuse_if(self.nonfinite_action == BadStep::Warn, "nonfinite_action", || {
+            "a step that is not a number cannot be taken; use stop, skip or rollback".into()
+        })?;
         let epochs = self.num_train_epochs;
         expect(
             epochs.is_finite() && (epochs > 0.0 || self.max_steps > 0),

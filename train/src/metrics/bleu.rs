@@ -52,8 +52,7 @@ pub fn corpus_bleu(pairs: &[Pair<'_>], language: Language) -> f64 {
             (matched / *total as f64).ln()
         })
         .sum();
-    let brevity =
-        if predicted < expected { (1.0 - expected as f64 / predicted as f64).exp() } else { 1.0 };
+    let brevity = if predicted < expected { (1.0 - expected as f64 / predicted as f64).exp() } else { 1.0 };
     brevity * (log_precisions / ORDER as f64).exp()
 }
 
@@ -97,8 +96,7 @@ fn tokens(text: &str, chinese: bool) -> Vec<String> {
 
 /// mteval-v13a's rules: symbols stand alone; so do points and commas unless between digits, and a dash after a digit.
 fn western(text: &str) -> String {
-    let symbol =
-        |c: char| matches!(c, '{'..='~' | '['..='`' | ' '..='&' | '('..='+' | ':'..='@' | '/');
+    let symbol = |c: char| matches!(c, '{'..='~' | '['..='`' | ' '..='&' | '('..='+' | ':'..='@' | '/');
     let mut line: Vec<char> = vec![];
     for c in text.chars() {
         if symbol(c) {

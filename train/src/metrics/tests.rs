@@ -88,11 +88,8 @@ fn labels_score_as_scikit_learn_says() {
         let (predictions, references) = (texts(&case["predictions"]), texts(&case["references"]));
         let pairs = pairs(&predictions, &references);
         assert!(are_labels(&pairs));
-        let scores = [
-            ("accuracy", accuracy(&pairs)),
-            ("macro_f1", macro_f1(&pairs)),
-            ("micro_f1", micro_f1(&pairs)),
-        ];
+        let scores =
+            [("accuracy", accuracy(&pairs)), ("macro_f1", macro_f1(&pairs)), ("micro_f1", micro_f1(&pairs))];
         for (name, got) in scores {
             let expected = case[name].as_f64().unwrap();
             assert!((got - expected).abs() < 1e-12, "{name}: {got} is not {expected}");

@@ -44,7 +44,9 @@ impl Objective {
                 }
             };
             let logged = match name.rsplit_once('/') {
-                Some((task, metric)) if !task.is_empty() && !metric.is_empty() => format!("eval_{task}_{metric}"),
+                Some((task, metric)) if !task.is_empty() && !metric.is_empty() => {
+                    format!("eval_{task}_{metric}")
+                }
                 None if name == "loss" => "eval_loss".to_string(),
                 None if name.starts_with("eval_") => name.to_string(),
                 None if !name.is_empty() => format!("eval_{name}_loss"),
@@ -69,7 +71,8 @@ impl Objective {
     /// The weighted mean in an entry; `None` where a part is missing.
     pub fn value(&self, entry: &LogEntry) -> Option<f64> {
         let total: f64 = self.parts.iter().map(|(weight, _)| weight).sum();
-        let sum = self.parts.iter().try_fold(0.0, |sum, (weight, name)| Some(sum + weight * entry.get(name)?))?;
+        let sum =
+            self.parts.iter().try_fold(0.0, |sum, (weight, name)| Some(sum + weight * entry.get(name)?))?;
         Some(nine_digits(sum / total))
     }
 
@@ -132,7 +135,8 @@ impl Best {
             "; scores of the model's answers need `predict_with_generate: true`"
         };
         let watch = |key: &str, text: &str, greater: Option<bool>| -> Result<Watched> {
-            let objective = Objective::parse(text).map_err(|problem| Error::Run(format!("{key}: {problem}")))?;
+            let objective =
+                Objective::parse(text).map_err(|problem| Error::Run(format!("{key}: {problem}")))?;
             if !logged.is_empty() {
                 objective.check(key, logged, hint)?;
             }
@@ -174,7 +178,8 @@ impl Best {
                 // As Hugging Face's callback: compared with the very best, not with the last that counted.
                 let improved = finite(watched).is_some_and(|value| {
                     progress.best.is_none_or(|best| {
-                        better(watched.greater_is_better, value, best) && (value - best).abs() > self.threshold
+                        better(watched.greater_is_better, value, best)
+                            && (value - best).abs() > self.threshold
                     })
                 });
                 progress.counter = if improved { 0 } else { progress.counter + 1 };
@@ -193,8 +198,7 @@ impl Best {
             state.stateful_callbacks.insert(CALLBACK.to_string(), saved);
         }
         let Some(value) = finite(&self.objective) else { return false };
-        let best =
-            state.best_metric.is_none_or(|best| better(self.objective.greater_is_better, value, best));
+        let best = state.best_metric.is_none_or(|best| better(self.objective.greater_is_better, value, best));
         if best {
             state.set_best(value);
         }
@@ -205,8 +209,9 @@ impl Best {
     pub fn stopped(&self, state: &TrainerState) -> Option<String> {
         let patience = self.patience?;
         let counters = self.counters(state).watched;
-        let stale =
-            |watched: &Watched| counters.get(&watched.name).is_some_and(|progress| progress.counter >= patience);
+        let stale = |watched: &Watched| {
+            counters.get(&watched.name).is_some_and(|progress| progress.counter >= patience)
+        };
         if self.watched.is_empty() || !self.watched.iter().all(stale) {
             return None;
         }
@@ -297,10 +302,13 @@ mod tests {
     #[test]
     fn what_is_not_measured_is_refused_by_name() {
         let logged = ["eval_loss".to_string(), "eval_qa_loss".to_string()];
-        let metric = |text: &str| EvalArgs { metric_for_best_model: Some(text.into()), ..EvalArgs::default() };
+        let metric =
+            |text: &str| EvalArgs { metric_for_best_model: Some(text.into()), ..EvalArgs::default() };
         Best::new(&metric("qa/loss"), &logged, &[]).unwrap();
         let error = Best::new(&metric("qa/f1"), &logged, &[]).unwrap_err().to_string();
-        for part in ["metric_for_best_model", "`eval_qa_f1`", "eval_loss, eval_qa_loss", "predict_with_generate"] {
+        for part in
+            ["metric_for_best_model", "`eval_qa_f1`", "eval_loss, eval_qa_loss", "predict_with_generate"]
+        {
             assert!(error.contains(part), "{error}");
         }
         let tasks = TaskChoice::Named(vec!["sum".into()]);
@@ -343,13 +351,17 @@ mod tests {
 
     #[test]
     fn all_tasks_must_have_stopped_improving() {
-        let entries: Vec<LogEntry> = [(1.0, 5.0), (0.9, 5.0), (0.95, 4.0), (0.9, 4.5), (0.91, 4.2), (0.9, 3.0)]
-            .iter()
-            .map(|(qa, cls)| {
-                let loss = qa + cls;
-                LogEntry::new(0, 0.0).with("eval_loss", loss).with("eval_qa_loss", *qa).with("eval_cls_loss", *cls)
-            })
-            .collect();
+        let entries: Vec<LogEntry> =
+            [(1.0, 5.0), (0.9, 5.0), (0.95, 4.0), (0.9, 4.5), (0.91, 4.2), (0.9, 3.0)]
+                .iter()
+                .map(|(qa, cls)| {
+                    let loss = qa + cls;
+                    LogEntry::new(0, 0.0)
+                        .with("eval_loss", loss)
+                        .with("eval_qa_loss", *qa)
+                        .with("eval_cls_loss", *cls)
+                })
+                .collect();
         let all = rules(EvalArgs { early_stopping_tasks: TaskChoice::All, ..stopping(2) });
         let (step, reason) = run(&all, &entries).2.unwrap();
         assert_eq!(step, 5);

@@ -188,8 +188,13 @@ impl Answers {
         model: &Llama,
         progress: &mut dyn FnMut(Answered),
     ) -> Result<(Vec<Prediction>, BTreeMap<String, TaskReport>)> {
-        let answers =
-            self.questions.answers(model, &self.renderer, &self.options, self.skip_special_tokens, progress)?;
+        let answers = self.questions.answers(
+            model,
+            &self.renderer,
+            &self.options,
+            self.skip_special_tokens,
+            progress,
+        )?;
         let reports = self.questions.scoring.reports(pairs(&answers));
         Ok((answers, reports))
     }
@@ -311,8 +316,8 @@ impl Trainer<'_> {
     pub(super) fn evaluate(&mut self, sink: &mut dyn EventSink) -> Result<bool> {
         let Some(eval) = &self.data.eval else { return Ok(false) };
         let measured = self.evaluation(eval, sink)?;
-        let entry = measured
-            .entry(LogEntry::new(self.state.global_step, self.state.epoch), self.data.tasks.names());
+        let entry =
+            measured.entry(LogEntry::new(self.state.global_step, self.state.epoch), self.data.tasks.names());
         let best = self.best.observe(&mut self.state, &entry);
         self.state.log(entry.clone());
         sink.event(&Event::Evaluated(entry));

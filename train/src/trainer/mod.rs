@@ -3,6 +3,7 @@
 mod best;
 pub mod checkpoint;
 mod evaluate;
+mod lock;
 mod output;
 mod prepare;
 mod progress;
@@ -12,6 +13,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 mod update;
+mod watch;
 
 pub use best::Objective;
 pub use evaluate::{Answers, Evaluation, evaluate, evaluation_entry, token_accuracy};
@@ -23,18 +25,21 @@ use crate::mix::Sampler;
 use crate::schedule::Schedule;
 use crate::state::TrainerState;
 use crate::{Error, Result};
+use best::Best;
+use lock::OutputLock;
 use medley_autograd::GradScaler;
 use medley_autograd::optim::AdamW;
 use medley_model::Llama;
 use medley_model::adapter::LoraConfig;
 use medley_model::tokenizer::Tokenizer;
 use medley_tensor::{Device, ledger};
-use best::Best;
 use progress::Progress;
 use setup::RunData;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+use update::Stepped;
+use watch::LossWatch;
 
 /// Everything that moves while training.
 struct Trainer<'a> {
@@ -51,11 +56,14 @@ struct Trainer<'a> {
     schedule: Schedule,
     state: TrainerState,
     progress: Progress,
+    watch: LossWatch,
     best: Best,
     /// What the model answers in an evaluation, if it does.
     answers: Option<Answers>,
     output_dir: PathBuf,
     total_steps: u64,
+    /// Held while the run lasts.
+    _lock: OutputLock,
 }
 
 /// How a run ended.
@@ -107,13 +115,14 @@ impl<'a> Trainer<'a> {
         // A run resumed from step 0 has that evaluation already.
         if self.config.train.eval_on_start && first == 0 && self.state.log_history.is_empty() {
             let best = self.evaluate(sink)?;
-            self.save_best(best, sink)?;
+            self.save_best(best, sink);
         }
-        for step in first..self.total_steps {
+        while self.state.global_step < self.total_steps {
             if self.stop_early(rate_of(tokens, started), sink) {
                 break;
             }
-            let measured = self.step(step, sink)?;
+            let step = self.state.global_step;
+            let Stepped::Done(measured) = self.step(step, sink)? else { continue };
             tokens += measured.loss.tokens;
             self.state.global_step = step + 1;
             self.state.epoch = (step + 1) as f64 / self.sampler.steps_per_epoch() as f64;
@@ -138,27 +147,35 @@ impl<'a> Trainer<'a> {
             {
                 // Whoever stops a run wants to go on with it, whatever save_only_model says.
                 let resumable = !self.config.output.save_only_model || stopping;
-                let path = self.save_checkpoint(resumable)?;
-                sink.event(&Event::CheckpointSaved { step: step + 1, path: path.clone() });
-                if stopping && !last {
-                    sink.event(&Event::Interrupted { step: step + 1, checkpoint: Some(path.clone()) });
-                    return Ok(Outcome::Interrupted { step: step + 1, checkpoint: path });
+                match self.save_checkpoint(resumable) {
+                    Ok(path) => {
+                        sink.event(&Event::CheckpointSaved { step: step + 1, path: path.clone() });
+                        if stopping && !last {
+                            sink.event(&Event::Interrupted {
+                                step: step + 1,
+                                checkpoint: Some(path.clone()),
+                            });
+                            return Ok(Outcome::Interrupted { step: step + 1, checkpoint: path });
+                        }
+                    }
+                    Err(error) if stopping && !last => return Err(self.rescue(error)),
+                    Err(error) => self.not_saved(&error, sink),
                 }
             } else {
-                self.save_best(best, sink)?;
+                self.save_best(best, sink);
             }
         }
         self.load_best(sink)?;
         let runtime = started.elapsed();
         let summary = Summary {
             steps: self.state.global_step,
-            train_loss: self.progress.mean_loss(self.state.global_step),
+            train_loss: self.progress.mean_loss(),
             runtime,
             tokens_per_second: tokens as f64 / runtime.as_secs_f64().max(1e-9),
             peak_memory_bytes: ledger::snapshot().total.1 as u64,
             output_dir: self.output_dir.clone(),
         };
-        self.finish(&summary, sink)?;
+        self.finish(&summary, sink).map_err(|error| self.rescue(error))?;
         sink.event(&Event::Finished(summary.clone()));
         Ok(Outcome::Finished(summary))
     }
@@ -208,13 +225,19 @@ impl<'a> Trainer<'a> {
 
     /// Adds an entry for the steps since the last one.
     fn log_steps(&mut self, rate: f64, sink: &mut dyn EventSink) {
-        let entry = self.progress.take_entry(
+        let mut entry = self.progress.take_entry(
             &self.state,
             self.data.tasks.names(),
             &self.weighing.alpha,
             rate,
             self.scaler.as_ref(),
         );
+        if self.watch.skipped > 0 {
+            entry.set("left_out_steps", self.watch.skipped as f64);
+        }
+        if self.watch.rollbacks > 0 {
+            entry.set("rollbacks", self.watch.rollbacks as f64);
+        }
         self.state.log(entry.clone());
         sink.event(&Event::StepLogged(entry));
     }

@@ -40,32 +40,83 @@ impl Trainer<'_> {
     pub(super) fn save_checkpoint(&mut self, resumable: bool) -> Result<PathBuf> {
         let step = self.state.global_step;
         let path = checkpoint::folder(&self.output_dir, step);
+        let best = self.state.best_model_checkpoint.clone();
         self.state.checkpoint_saved(&path);
         let args = self.config;
-        let only_best = args.output.save_strategy == IntervalStrategy::No && args.evaluation.load_best_model_at_end;
+        let only_best =
+            args.output.save_strategy == IntervalStrategy::No && args.evaluation.load_best_model_at_end;
         let keep = if only_best { Some(1) } else { args.output.save_total_limit };
-        let best = self.state.best_model_checkpoint.as_deref();
-        checkpoint::save(&self.output_dir, step, keep, best, |folder| {
-            // Full precision: a resumed run must continue to the bit.
-            self.write_model(folder, DType::F32)?;
-            self.state.write(folder)?;
-            if resumable {
-                self.progress.write(folder)?;
-                self.write_optimizer(folder)?;
-            } else if self.config.evaluation.load_best_model_at_end {
-                self.write_parameters(folder)?;
+        let kept = self.state.best_model_checkpoint.as_deref();
+        let saved =
+            checkpoint::save(&self.output_dir, step, keep, kept, |folder| self.fill(folder, resumable));
+        if saved.is_err() {
+            self.state.best_model_checkpoint = best;
+        }
+        saved
+    }
+
+    /// What a checkpoint consists of.
+    fn fill(&self, folder: &Path, resumable: bool) -> Result<()> {
+        // Full precision: a resumed run must continue to the bit.
+        self.write_model(folder, DType::F32)?;
+        self.state.write(folder)?;
+        if resumable {
+            self.progress.write(folder)?;
+            self.watch.write(folder)?;
+            self.write_optimizer(folder)?;
+        } else if self.config.evaluation.load_best_model_at_end {
+            self.write_parameters(folder)?;
+        }
+        Ok(())
+    }
+
+    /// When results cannot be written where they should be, they are put where temporary files go: whoever trained
+    /// for hours must not lose it to a full disk. The error then says how to go on.
+    pub(super) fn rescue(&self, error: Error) -> Error {
+        let step = self.state.global_step;
+        let folder = std::env::temp_dir().join(format!("medley-rescue-{}", std::process::id()));
+        let saved = std::fs::create_dir_all(&folder)
+            .map_err(Error::io(&folder))
+            .and_then(|()| checkpoint::save(&folder, step, None, None, |folder| self.fill(folder, true)));
+        match saved {
+            Ok(path) => Error::Run(format!(
+                "{error}. What was trained so far is safe in {}: make room and go on with \
+                 --resume_from_checkpoint {}",
+                path.display(),
+                path.display()
+            )),
+            Err(second) => {
+                // Empty, for a checkpoint that fails leaves nothing; the errors are what matters.
+                let _ = std::fs::remove_dir(&folder);
+                Error::Run(format!(
+                    "{error}. It could not be saved elsewhere either ({second}); what there is are the checkpoints \
+                     saved before, in {}",
+                    self.output_dir.display()
+                ))
             }
-            Ok(())
-        })
+        }
     }
 
     /// Under `load_best_model_at_end`, a checkpoint of an evaluation that is the best so far.
-    pub(super) fn save_best(&mut self, best: bool, sink: &mut dyn EventSink) -> Result<()> {
-        if best && self.config.evaluation.load_best_model_at_end {
-            let path = self.save_checkpoint(!self.config.output.save_only_model)?;
-            sink.event(&Event::CheckpointSaved { step: self.state.global_step, path });
+    pub(super) fn save_best(&mut self, best: bool, sink: &mut dyn EventSink) {
+        if !(best && self.config.evaluation.load_best_model_at_end) {
+            return;
         }
-        Ok(())
+        match self.save_checkpoint(!self.config.output.save_only_model) {
+            Ok(path) => sink.event(&Event::CheckpointSaved { step: self.state.global_step, path }),
+            Err(error) => self.not_saved(&error, sink),
+        }
+    }
+
+    /// A checkpoint that cannot be saved does not end the run: what was learned so far is in memory, and going on
+    /// loses nothing.
+    pub(super) fn not_saved(&self, error: &Error, sink: &mut dyn EventSink) {
+        sink.event(&Event::Warning(format!(
+            "step {}: the checkpoint could not be saved ({error}); the run goes on and tries again at the next one. \
+             Make room in, or give back access to, {}",
+            self.state.global_step,
+            self.output_dir.display()
+        )));
     }
 
     /// Under `load_best_model_at_end`, puts the best checkpoint's weights back. One that is gone or damaged costs the

@@ -1,8 +1,10 @@
 //! Everything that is made and checked before the first step.
 
 use super::best::Best;
+use super::lock::OutputLock;
 use super::progress::Progress;
 use super::setup::{self, RunData};
+use super::watch::LossWatch;
 use super::{Trainer, checkpoint, evaluate, output_dir, resume};
 use crate::config::{Optimizer, Resume, Stage, TrainConfig};
 use crate::data::Dataset;
@@ -77,6 +79,8 @@ impl<'a> Trainer<'a> {
         let folder = setup::model_folder(config)?;
         spare_inputs(config, &folder, &output_dir)?;
         prepare_output(&output_dir)?;
+        let lock = OutputLock::take(&output_dir, sink)?;
+        checkpoint::sweep(&output_dir)?;
 
         let tokenizer = Tokenizer::from_folder(&folder)?;
         let renderer = match config.train.stage {
@@ -142,10 +146,12 @@ impl<'a> Trainer<'a> {
             schedule,
             state,
             progress: Progress::default(),
+            watch: LossWatch::default(),
             best,
             answers,
             output_dir,
             total_steps,
+            _lock: lock,
         };
         match resume {
             Some(checkpoint) => trainer.restore(&checkpoint, sink)?,

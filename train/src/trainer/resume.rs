@@ -4,6 +4,7 @@
 use super::Trainer;
 use super::checkpoint::{self, newest_intact, read_tensor, verify, write_tensors};
 use super::progress::Progress;
+use super::watch::LossWatch;
 use crate::config::{Resume, TrainConfig};
 use crate::events::{Event, EventSink};
 use crate::state::{TrainerState, write_json};
@@ -166,7 +167,8 @@ impl Trainer<'_> {
 
     /// Puts the trained weights of a checkpoint back, and nothing else of it.
     pub(super) fn read_parameters(&mut self, folder: &Path) -> Result<()> {
-        let file = [OPTIMIZER, PARAMETERS].map(|name| folder.join(name)).into_iter().find(|path| path.is_file());
+        let file =
+            [OPTIMIZER, PARAMETERS].map(|name| folder.join(name)).into_iter().find(|path| path.is_file());
         let file = file.ok_or_else(|| Error::Checkpoint {
             path: folder.to_path_buf(),
             message: format!("neither {OPTIMIZER} nor {PARAMETERS} is there"),
@@ -251,6 +253,7 @@ impl Trainer<'_> {
         }
         self.optimizer.restore(updates, |name, shape, dtype| read_tensor(&file, name, shape, dtype))?;
         self.progress = Progress::read(folder)?;
+        self.watch = LossWatch::read(folder)?;
         // The rhythm is this run's: an option changed for the resumed part takes effect.
         self.state = TrainerState {
             max_steps: self.state.max_steps,
