@@ -218,7 +218,9 @@ fn message_line(event: &Event, pace: &Pace) -> Option<String> {
         Event::CheckpointSaved { step, path } => {
             Some(format!("{}  saved {}", pace.step(*step), path.display()))
         }
-        Event::StoppedEarly { step, reason } => Some(format!("{}  early stopping: {reason}", pace.step(*step))),
+        Event::StoppedEarly { step, reason } => {
+            Some(format!("{}  early stopping: {reason}", pace.step(*step)))
+        }
         Event::BestLoaded { step, metric, value } => {
             Some(format!("took the best weights, those of step {step}: {metric} {value:.4}"))
         }

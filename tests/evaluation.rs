@@ -75,14 +75,18 @@ fn a_resumed_run_stops_early_where_an_uninterrupted_one_does() {
     // Every task has to stop improving; here each does at once.
     let tasks = ["--early_stopping_tasks", "all"];
     let stderr = finished(work.train("tasks", &with(&[&extra, &tasks])));
-    assert!(stderr.contains("step 8/16  early stopping: qa, summarization, classification have all not"), "{stderr}");
+    assert!(
+        stderr.contains("step 8/16  early stopping: qa, summarization, classification have all not"),
+        "{stderr}"
+    );
 }
 
 #[test]
 fn the_best_checkpoint_is_kept_and_its_weights_are_the_result() {
     let work = Workplace::new();
     // The loss falls, so that the highest one is the first: a best that is long gone at the end.
-    let best = ["--metric_for_best_model", "0.5*qa/loss+0.5*summarization/loss", "--greater_is_better", "true"];
+    let best =
+        ["--metric_for_best_model", "0.5*qa/loss+0.5*summarization/loss", "--greater_is_better", "true"];
     let keep = ["--load_best_model_at_end", "true", "--save_total_limit", "1"];
     for (output, save) in [
         ("steps", &["--save_strategy", "steps", "--save_steps", "5"][..]),
@@ -96,7 +100,9 @@ fn the_best_checkpoint_is_kept_and_its_weights_are_the_result() {
         let losses: Vec<f64> = history(&folder)
             .iter()
             .filter(|entry| entry.get("eval_loss").is_some())
-            .map(|entry| entry["eval_qa_loss"].as_f64().unwrap() + entry["eval_summarization_loss"].as_f64().unwrap())
+            .map(|entry| {
+                entry["eval_qa_loss"].as_f64().unwrap() + entry["eval_summarization_loss"].as_f64().unwrap()
+            })
             .collect();
         let highest = losses.iter().copied().fold(f64::MIN, f64::max);
         assert_eq!(losses[step as usize / 2 - 1], highest);
@@ -105,7 +111,10 @@ fn the_best_checkpoint_is_kept_and_its_weights_are_the_result() {
         assert_eq!(steps(&folder), expected, "{output}: {stderr}");
         assert_eq!(state["best_model_checkpoint"], format!("{output}/checkpoint-{step}"));
         assert!(weights(&folder) == weights(&folder.join(format!("checkpoint-{step}"))), "{output}");
-        assert!(stderr.contains(&format!("took the best weights, those of step {step}: 0.5*qa/loss+")), "{stderr}");
+        assert!(
+            stderr.contains(&format!("took the best weights, those of step {step}: 0.5*qa/loss+")),
+            "{stderr}"
+        );
         let results = json(&folder.join("train_results.json"));
         assert_eq!(results["best_metric"]["step"], step);
     }
@@ -114,7 +123,8 @@ fn the_best_checkpoint_is_kept_and_its_weights_are_the_result() {
 #[test]
 fn evaluations_score_the_models_answers() {
     let work = Workplace::new();
-    let answers = ["--predict_with_generate", "true", "--eval_generate_samples", "3", "--constrain_labels", "true"];
+    let answers =
+        ["--predict_with_generate", "true", "--eval_generate_samples", "3", "--constrain_labels", "true"];
     let last = ["--do_eval", "true", "--compute_accuracy", "true", "--per_device_eval_batch_size", "4"];
     let best = ["--metric_for_best_model", "0.5*qa/f1+0.5*classification/macro_f1"];
     let stderr = finished(work.train("out", &with(&[&EVALUATED, &answers, &last, &best])));
@@ -143,7 +153,8 @@ fn evaluations_score_the_models_answers() {
     assert_eq!(evaluated.len(), 9, "eight in training, one at the end");
     let state = json(&output.join("trainer_state.json"));
     let of = |entry: &Value| {
-        (entry["eval_qa_f1"].as_f64().unwrap() + entry["eval_classification_macro_f1"].as_f64().unwrap()) / 2.0
+        (entry["eval_qa_f1"].as_f64().unwrap() + entry["eval_classification_macro_f1"].as_f64().unwrap())
+            / 2.0
     };
     let most = evaluated[..8].iter().map(of).fold(0.0, f64::max);
     assert!((state["best_metric"].as_f64().unwrap() - most).abs() < 1e-8);
@@ -168,7 +179,8 @@ fn evaluations_score_the_models_answers() {
         let (got, expected) = (again[name].as_f64().unwrap(), value.as_f64().unwrap());
         assert!((got - expected).abs() < 1e-3 * expected.abs().max(1.0), "{name}: {got}, not {expected}");
     }
-    let extra = ["--constrain_labels", "classification", "--max_new_tokens", "4", "--output_dir", "predicted"];
+    let extra =
+        ["--constrain_labels", "classification", "--max_new_tokens", "4", "--output_dir", "predicted"];
     finished(command("predict", &extra));
     let text = std::fs::read_to_string(work.path("predicted/generated_predictions.jsonl")).unwrap();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -198,7 +210,8 @@ fn what_cannot_be_measured_is_refused_before_the_first_step() {
         (&["--early_stopping_steps", "2", "--eval_strategy", "no"], &["eval_strategy: steps"]),
     ];
     for (options, parts) in cases {
-        let base: &[&str] = if options.contains(&"--eval_strategy") { &["--val_size", "0.3"] } else { &EVALUATED };
+        let base: &[&str] =
+            if options.contains(&"--eval_strategy") { &["--val_size", "0.3"] } else { &EVALUATED };
         let stderr = refused(work.train("out", &with(&[base, options])));
         for part in parts {
             assert!(stderr.contains(part), "{options:?}: {stderr}");

@@ -7,7 +7,8 @@ use anyhow::{Context, Result};
 use medley_train::data::Split;
 use medley_train::metrics::{LabelTable, TaskReport};
 use medley_train::predict::{
-    Questions, conversations, evaluation_split, generate_options, pairs, scoring, task_labels, write_predictions,
+    Questions, conversations, evaluation_split, generate_options, pairs, scoring, task_labels,
+    write_predictions,
 };
 use medley_train::state::{write_json, write_results};
 use medley_train::trainer::setup;
@@ -75,7 +76,8 @@ fn label_scores(scores: &LabelTable) -> String {
             let mut taken: Vec<(usize, usize)> =
                 scores.confusion[i].iter().copied().enumerate().filter(|(j, n)| *j != i && *n > 0).collect();
             taken.sort_by_key(|(j, n)| (std::cmp::Reverse(*n), *j));
-            let taken: Vec<String> = taken.iter().take(3).map(|(j, n)| format!("{} ({n})", name(*j))).collect();
+            let taken: Vec<String> =
+                taken.iter().take(3).map(|(j, n)| format!("{} ({n})", name(*j))).collect();
             vec![
                 label.label.clone(),
                 label.support.to_string(),
@@ -123,5 +125,8 @@ pub fn scores_table(scores: &BTreeMap<String, TaskReport>) -> String {
             ]
         })
         .collect();
-    table::render(&["task", "examples", "exact match", "F1", "ROUGE-L", "BLEU-4", "accuracy", "macro F1"], &rows)
+    table::render(
+        &["task", "examples", "exact match", "F1", "ROUGE-L", "BLEU-4", "accuracy", "macro F1"],
+        &rows,
+    )
 }

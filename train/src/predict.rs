@@ -383,7 +383,8 @@ mod tests {
                 .collect()
         };
         let chosen = lines(16, 1);
-        let count = |what: &str| chosen.iter().filter(|(task, _, reply)| task == what || reply == what).count();
+        let count =
+            |what: &str| chosen.iter().filter(|(task, _, reply)| task == what || reply == what).count();
         assert_eq!((count("cls"), count("qa"), count("rare")), (16, 16, 2));
         assert!(chosen.is_sorted_by_key(|(_, line, _)| *line), "in their order");
         assert_eq!(lines(16, 1), chosen);

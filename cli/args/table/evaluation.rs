@@ -24,7 +24,12 @@ pub const EVALUATION: &[Opt] = &[
         SCORES,
         "let the model answer in every evaluation, greedily, and score its answers",
     ),
-    field("eval_generate_samples", Int, EVALUATES, "examples of each task to answer in an evaluation, at most"),
+    field(
+        "eval_generate_samples",
+        Int,
+        EVALUATES,
+        "examples of each task to answer in an evaluation, at most",
+    ),
     field(
         "eval_max_new_tokens",
         Int,
@@ -74,12 +79,7 @@ pub const EVALUATION: &[Opt] = &[
         TRAIN,
         "save each new best evaluation's checkpoint, end with the best weights",
     ),
-    field(
-        "early_stopping_steps",
-        Int,
-        TRAIN,
-        "stop after so many evaluations in a row without improvement",
-    ),
+    field("early_stopping_steps", Int, TRAIN, "stop after so many evaluations in a row without improvement"),
     field("early_stopping_threshold", Float, TRAIN, "least improvement that counts"),
     field(
         "early_stopping_tasks",
