@@ -323,7 +323,7 @@ pub const OUTPUT: &[Opt] = &[
         "when to save a checkpoint",
     )
     .on(TRAIN)
-    .instead("`best` is not available; trainer_state.json names the best checkpoint of those saved"),
+    .instead("`best` is not available; load_best_model_at_end: true with save_strategy: no keeps the best checkpoint only"),
     Opt::field(Section::Output, "save_steps", Float, "steps between checkpoints; below 1: a share of all")
         .on(TRAIN),
     Opt::field(Section::Output, "save_total_limit", Int, "keep the newest N checkpoints").on(TRAIN),

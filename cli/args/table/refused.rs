@@ -14,7 +14,6 @@ const WEIGHTED_LOSS: &str = "the loss is cross-entropy with a weight a task; use
 const ONE_PROCESS: &str =
     "training runs in one process; drop it (4-bit weights and gradient_checkpointing save memory)";
 const NO_BEAMS: &str = "completions are greedy or sampled, without beams; use 1";
-const BEST: &str = "trainer_state.json names the checkpoint with the lowest eval_loss (best_model_checkpoint); take it from there";
 const SHARES: &str =
     "shares of tasks are set by sampling_strategy (proportional, balanced, temperature); drop it";
 
@@ -75,11 +74,6 @@ pub const REFUSED: &[Opt] = &[
     Opt::refused("use_eaft_loss", OFF, WEIGHTED_LOSS),
     Opt::refused("label_smoothing_factor", UNSET, WEIGHTED_LOSS),
     Opt::refused("neftune_noise_alpha", UNSET, "embeddings get no noise; use lora_dropout or weight_decay"),
-    Opt::refused("compute_accuracy", OFF, "run `medley predict`, which scores each task's answers"),
-    Opt::refused("early_stopping_steps", UNSET, BEST),
-    Opt::refused("load_best_model_at_end", OFF, BEST),
-    Opt::refused("metric_for_best_model", &["loss", "eval_loss", "none"], BEST),
-    Opt::refused("greater_is_better", OFF, BEST),
     Opt::refused("eval_delay", UNSET, "the first evaluation comes after eval_steps; drop it"),
     Opt::refused("dataloader_drop_last", OFF, "the last, short step of an epoch is trained on too; drop it"),
     Opt::refused("train_sampling_strategy", &["random"], SHARES),
