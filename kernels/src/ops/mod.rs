@@ -33,6 +33,7 @@ macro_rules! for_each_op {
             affine: Affine,
             softmax: Softmax,
             matmul: Matmul,
+            neftune: Neftune,
         }
     };
 }
