@@ -166,7 +166,7 @@ impl Llama {
         for p in self.projections() {
             params.extend(p.weight.param().cloned());
             if let Some(lora) = &p.lora {
-                params.extend([lora.a.clone(), lora.b.clone()]);
+                params.extend(lora.params().cloned());
             }
         }
         params
@@ -179,7 +179,7 @@ impl Llama {
         let linear: usize = self
             .projections()
             .map(|p| {
-                let lora = p.lora.as_ref().map_or(0, |l| l.a.value().numel() + l.b.value().numel());
+                let lora: usize = p.lora.iter().flat_map(|l| l.params()).map(|p| p.value().numel()).sum();
                 p.weight.tensor().numel() + lora
             })
             .sum();

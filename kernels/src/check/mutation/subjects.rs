@@ -47,6 +47,7 @@ pub(super) const SUBJECTS: &[Subject] = &[
     Subject { file: "kernels/src/ops/attention/attention_rows.ptx", run: attention_rows },
     Subject { file: "kernels/src/ops/binary/binary.ptx", run: binary },
     Subject { file: "kernels/src/ops/concat/concat.ptx", run: concat },
+    Subject { file: "kernels/src/ops/dora/dora.ptx", run: dora },
     Subject { file: "kernels/src/ops/dropout/dropout.ptx", run: dropout },
     Subject { file: "kernels/src/ops/embedding/embedding.ptx", run: embedding },
     Subject { file: "kernels/src/ops/geglu/geglu.ptx", run: geglu },
@@ -162,6 +163,20 @@ fn unary(run: &mut Run) -> Result<()> {
 
 fn dropout(run: &mut Run) -> Result<()> {
     pointwise(run, Dropout { p: 0.4, seed: u64::MAX - 3, stream: (1 << 40) | 5 })
+}
+
+/// Rows of one and two tiles, whole and ragged; one and two slabs; norms over an NF4 weight.
+fn dora(run: &mut Run) -> Result<()> {
+    for (rows, n) in [(3, 5), (70, 24), (130, 300), (2, 2056)] {
+        let z = run.tensor(&[rows, n], 1, BF16)?;
+        let vectors = [2, 3, 4].map(|seed| run.tensor(&[n], seed, F32));
+        let [m, norm, bias] = vectors;
+        run.op(Dora {}, &[z, m?, norm?, bias?])?;
+    }
+    let weight = run.tensor(&[300, 64], 1, F32)?;
+    let (a, b) = (run.tensor(&[5, 64], 2, F32)?, run.tensor(&[300, 5], 3, F32)?);
+    let squares = dora::squared_rows(&weight)?;
+    run.keep(&dora::row_norms(&weight, &a, &b, 0.5, &squares)?)
 }
 
 /// The same for two operands, and broadcast ones.
