@@ -3,7 +3,7 @@
 
 use medley_autograd::{Param, Var};
 use medley_kernels::ops::lora_linear::{Dropout, LoraLinear};
-use medley_kernels::ops::{Binary, BinaryKind, Dora, Linear, dora};
+use medley_kernels::ops::{Binary, BinaryKind, Dora, Linear, Neftune, dora};
 use medley_tensor::{Device, Result, Tensor};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -159,11 +159,36 @@ impl Magnitude {
     }
 }
 
+/// NEFTune's noise in a pass that trains (Jain et al., arXiv 2310.05914).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Noise {
+    /// α of the paper.
+    pub alpha: f32,
+    /// Seed of the run.
+    pub seed: u64,
+    /// The optimizer step.
+    pub step: u64,
+    /// Which of the step's sequences is the first of the pass.
+    pub first_sequence: u64,
+}
+
+impl Noise {
+    /// The noise of the sequences that `cu_seqlens` cuts. It depends on seed, step, and the sequence's number in the
+    /// step, not on the micro-batch.
+    pub(crate) fn op(&self, cu_seqlens: Arc<[u32]>) -> Neftune {
+        // Not the key of the dropout masks, whose streams are numbered otherwise.
+        let seed = self.seed ^ 0x4E45_4654_756E_6521;
+        Neftune { alpha: self.alpha, seed, stream: self.step << 32 | self.first_sequence, cu_seqlens }
+    }
+}
+
 /// What a forward pass is for.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Pass {
     /// `Some((seed, micro-batch))` while training: seeds dropout.
     pub dropout: Option<(u64, u64)>,
+    /// Noise on the embeddings while training.
+    pub noise: Option<Noise>,
     /// Recompute each block's activations in the backward pass instead of keeping them.
     pub checkpoint: bool,
 }

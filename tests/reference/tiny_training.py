@@ -156,10 +156,15 @@ def write_adapter(folder: Path, config: LoraConfig, seed: int) -> None:
             std = 0.2 if "lora_A" in name else 0.1
             parameter.copy_(std * torch.randn(parameter.shape, generator=generator))
     model.save_pretrained(folder)
+    adapter_fields(folder, "tests/fixtures/llama/gqa_f32")
+
+
+def adapter_fields(folder: Path, base: str) -> None:
+    """Makes adapter_config.json the same wherever it is written: the base's name, sorted keys and targets."""
     (folder / "README.md").unlink(missing_ok=True)
     path = folder / "adapter_config.json"
     fields = json.loads(path.read_text())
-    fields["base_model_name_or_path"] = "tests/fixtures/llama/gqa_f32"
+    fields["base_model_name_or_path"] = base
     fields["target_modules"] = sorted(fields["target_modules"])
     path.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
 

@@ -6,12 +6,11 @@ use serde_json::{Map, Value, json};
 use std::path::Path;
 
 /// Options of PEFT that change the arithmetic and are not implemented: refused, not ignored.
-const REFUSED: [&str; 9] = [
+const REFUSED: [&str; 8] = [
     "use_qalora",
     "use_bdlora",
     "fan_in_fan_out",
     "lora_bias",
-    "modules_to_save",
     "layer_replication",
     "trainable_token_indices",
     "target_parameters",
@@ -108,7 +107,18 @@ impl Reader<'_> {
             layers: self.layers()?,
             rank_pattern,
             alpha_pattern: self.pattern("alpha_pattern", "numbers", Value::as_f64)?,
+            modules_to_save: self.modules_to_save()?,
         })
+    }
+
+    fn modules_to_save(&self) -> Result<Vec<String>> {
+        let key = "modules_to_save";
+        let items = match self.get(key) {
+            None => return Ok(vec![]),
+            Some(Value::Array(items)) => items.iter().map(|v| v.as_str().map(String::from)).collect(),
+            Some(_) => None,
+        };
+        items.ok_or_else(|| self.bad(key, "null or a list of module names such as [\"embed_tokens\"]"))
     }
 
     fn layers(&self) -> Result<Option<Vec<usize>>> {
@@ -118,7 +128,8 @@ impl Reader<'_> {
             Value::Array(items) => items.iter().map(Value::as_u64).collect(),
             one => one.as_u64().map(|index| vec![index]),
         };
-        let items: Vec<u64> = items.ok_or_else(|| self.bad(key, "the number of a block or a list of them"))?;
+        let items: Vec<u64> =
+            items.ok_or_else(|| self.bad(key, "the number of a block or a list of them"))?;
         if let Some(pattern) = self.get("layers_pattern")
             && !["layers", "model.layers"].map(Value::from).contains(pattern)
             && *pattern != json!(["layers"])
@@ -131,8 +142,14 @@ impl Reader<'_> {
 
     /// Entries in the file's order. PEFT's keys are regular expressions; a name with its dots is one, others are
     /// refused.
-    fn pattern<T>(&self, key: &str, values: &str, read: impl Fn(&Value) -> Option<T>) -> Result<Vec<(String, T)>> {
-        let expected = || self.bad(key, &format!("module names with {values}, such as {{\"{}\": 4}}", KINDS[0]));
+    fn pattern<T>(
+        &self,
+        key: &str,
+        values: &str,
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> Result<Vec<(String, T)>> {
+        let expected =
+            || self.bad(key, &format!("module names with {values}, such as {{\"{}\": 4}}", KINDS[0]));
         let entries = match self.get(key) {
             None => return Ok(vec![]),
             Some(Value::Object(entries)) => entries,
@@ -162,7 +179,8 @@ fn number(v: f64) -> Value {
 /// The fields of `adapter_config.json`; `kinds` are the layers that have an adapter.
 pub(super) fn fields(config: &LoraConfig, kinds: &[&str], base: &str) -> Value {
     let ranks: Map<String, Value> = config.rank_pattern.iter().map(|(k, v)| (k.clone(), json!(v))).collect();
-    let alphas: Map<String, Value> = config.alpha_pattern.iter().map(|(k, v)| (k.clone(), number(*v))).collect();
+    let alphas: Map<String, Value> =
+        config.alpha_pattern.iter().map(|(k, v)| (k.clone(), number(*v))).collect();
     json!({
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -178,7 +196,7 @@ pub(super) fn fields(config: &LoraConfig, kinds: &[&str], base: &str) -> Value {
         "bias": "none",
         "fan_in_fan_out": false,
         "init_lora_weights": true,
-        "modules_to_save": null,
+        "modules_to_save": if config.modules_to_save.is_empty() { Value::Null } else { json!(config.modules_to_save) },
         "rank_pattern": ranks,
         "alpha_pattern": alphas,
     })

@@ -1,7 +1,8 @@
 //! Adapter folders as PEFT reads and writes them.
 
-use super::{LoraConfig, Names, Start, config};
+use super::{LoraConfig, Names, PREFIX, Start, config};
 use crate::llama::Llama;
+use crate::trained::TrainedWeights;
 use crate::{Error, Result};
 use medley_tensor::io::{SafetensorsWriter, StoredDType, TensorSpec, WeightFiles, write_atomic};
 use medley_tensor::ledger::{self, Category};
@@ -23,7 +24,8 @@ impl Llama {
         let read = |name: &str, dims: &[usize]| -> Result<Tensor> {
             let info = files.info(name)?;
             if info.shape != dims {
-                let message = format!("tensor `{name}` has shape {:?}; this model asks for {dims:?}", info.shape);
+                let message =
+                    format!("tensor `{name}` has shape {:?}; this model asks for {dims:?}", info.shape);
                 return Err(Error::file(&path, message));
             }
             // Its own memory: training writes to it.
@@ -52,11 +54,21 @@ impl Llama {
                 return Err(Error::file(&path, message));
             }
             let magnitude = if config.dora { Some(read(&names.magnitude, &[out])?) } else { None };
-            let start = Start { a: read(&names.a, &[rank, input])?, b: read(&names.b, &[out, rank])?, magnitude };
+            let start =
+                Start { a: read(&names.a, &[rank, input])?, b: read(&names.b, &[out, rank])?, magnitude };
             start.attach(p, &config)?;
             used.extend([names.a, names.b]);
             used.extend(config.dora.then_some(names.magnitude));
         }
+        let saved = TrainedWeights::modules(self.config(), &config.modules_to_save).map_err(|e| {
+            Error::file(folder.join("adapter_config.json"), format!("\"modules_to_save\": {e}"))
+        })?;
+        self.replace_plain(&saved, |name, shape| {
+            let name = format!("{PREFIX}{name}");
+            let tensor = read(&name, shape)?;
+            used.push(name);
+            Ok(tensor)
+        })?;
         let all = files.names().count();
         if used.is_empty() || used.len() != all {
             let extra: Vec<&str> = files.names().filter(|n| !used.iter().any(|k| k == n)).take(3).collect();
@@ -105,6 +117,12 @@ impl Llama {
         }
         if tensors.is_empty() {
             return Err(Error::Request("the model has no adapter to save".into()));
+        }
+        // Beside an adapter the only weights of the base that are trained are its modules to save.
+        for (name, weight) in self.plain_weights() {
+            if let Some(param) = weight.param() {
+                tensors.push((format!("{PREFIX}{name}"), param.value().to_device(&Device::Cpu)?));
+            }
         }
         tensors.sort_by(|a, b| a.0.cmp(&b.0));
         let path = folder.join("adapter_model.safetensors");

@@ -49,6 +49,9 @@ pub struct LoraConfig {
     pub rank_pattern: Vec<(String, usize)>,
     /// The same for alpha (PEFT's `alpha_pattern`).
     pub alpha_pattern: Vec<(String, f64)>,
+    /// Modules of the base trained in full and kept in the adapter's file (PEFT's `modules_to_save`), by the end of
+    /// their path: `embed_tokens`, `lm_head`, `norm`.
+    pub modules_to_save: Vec<String>,
 }
 
 impl Default for LoraConfig {
@@ -64,6 +67,7 @@ impl Default for LoraConfig {
             layers: None,
             rank_pattern: vec![],
             alpha_pattern: vec![],
+            modules_to_save: vec![],
         }
     }
 }
@@ -139,11 +143,7 @@ struct Names {
 impl Names {
     fn of(p: &Projection) -> Names {
         let name = |part: &str| format!("{PREFIX}{}.{part}", p.path);
-        Names {
-            a: name("lora_A.weight"),
-            b: name("lora_B.weight"),
-            magnitude: name("lora_magnitude_vector"),
-        }
+        Names { a: name("lora_A.weight"), b: name("lora_B.weight"), magnitude: name("lora_magnitude_vector") }
     }
 }
 

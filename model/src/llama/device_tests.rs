@@ -51,7 +51,7 @@ fn step(model: &Llama, loss_scale: f32, checkpoint: bool) -> (f64, Vec<(String, 
     labels.targets = keep.iter().map(|i| labels.targets[*i]).collect();
     labels.weights = vec![1.0 / keep.len() as f32; keep.len()].into();
     labels.loss_scale = loss_scale;
-    let pass = Pass { dropout: Some((42, 3)), checkpoint };
+    let pass = Pass { dropout: Some((42, 3)), checkpoint, ..Pass::default() };
     let hidden = model.hidden(&packed, &pass).unwrap();
     let (loss, _) = model.loss(&hidden, &labels).unwrap();
     drop(hidden);

@@ -19,6 +19,16 @@ pub struct LoraArgs {
     pub lora_target: LoraTarget,
     /// Scale by α / √r instead of α / r (rank-stabilised LoRA, arXiv 2312.03732).
     pub use_rslora: bool,
+    /// Learning rate of B over that of A (LoRA+, arXiv 2402.12354); `None`: one rate for both.
+    pub loraplus_lr_ratio: Option<f64>,
+    /// Modules trained in full beside the adapter and kept in its file: `embed_tokens`, `lm_head`, `norm`.
+    pub additional_target: Vec<String>,
+    /// Blocks that `freeze` trains: the last n, or the first |n| where n is below 0.
+    pub freeze_trainable_layers: i64,
+    /// Their modules: `all`, or some of `self_attn`, `mlp`, `input_layernorm`, `post_attention_layernorm`.
+    pub freeze_trainable_modules: Vec<String>,
+    /// Modules outside the blocks that `freeze` trains too: `embed_tokens`, `norm`, `lm_head`.
+    pub freeze_extra_modules: Vec<String>,
 }
 
 impl Default for LoraArgs {
@@ -30,6 +40,11 @@ impl Default for LoraArgs {
             lora_dropout: 0.0,
             lora_target: LoraTarget::All,
             use_rslora: false,
+            loraplus_lr_ratio: None,
+            additional_target: vec![],
+            freeze_trainable_layers: 2,
+            freeze_trainable_modules: vec!["all".into()],
+            freeze_extra_modules: vec![],
         }
     }
 }

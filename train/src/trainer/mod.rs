@@ -23,7 +23,7 @@ use crate::schedule::Schedule;
 use crate::state::{LogEntry, TrainerState};
 use crate::{Error, Result};
 use medley_autograd::GradScaler;
-use medley_autograd::optim::AdamW;
+use medley_autograd::optim::Optimizer;
 use medley_model::Llama;
 use medley_model::adapter::LoraConfig;
 use medley_model::tokenizer::Tokenizer;
@@ -43,7 +43,7 @@ struct Trainer<'a> {
     data: RunData,
     weighing: Weighing,
     sampler: Sampler,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     /// Only where gradients are f16: their range is small.
     scaler: Option<GradScaler>,
     schedule: Schedule,

@@ -1,6 +1,7 @@
 //! What a run writes: the trained weights, checkpoints, results and plots.
 
 use super::{Trainer, checkpoint};
+use crate::config::FinetuningType;
 use crate::events::{Event, EventSink, Summary};
 use crate::state::{LogEntry, write_json, write_results};
 use crate::{Result, plot};
@@ -41,8 +42,11 @@ impl Trainer<'_> {
         let path = checkpoint::folder(&self.output_dir, step);
         self.state.checkpoint_saved(&path);
         checkpoint::save(&self.output_dir, step, self.config.output.save_total_limit, |folder| {
-            // Full precision: a resumed run must continue to the bit.
-            self.write_model(folder, DType::F32)?;
+            // Full precision: a resumed run must continue to the bit. Of a model trained in part only the trained
+            // weights are kept so, beside the optimizer's state.
+            let in_part = self.config.lora.finetuning_type == FinetuningType::Freeze && resumable;
+            let dtype = if in_part { self.model.config().dtype } else { DType::F32 };
+            self.write_model(folder, dtype)?;
             self.state.write(folder)?;
             if resumable {
                 self.progress.write(folder)?;

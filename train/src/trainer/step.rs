@@ -10,7 +10,7 @@ use crate::config::LossReduction;
 use crate::data::Dataset;
 use crate::mix::{PackedBatch, label_counts, pack};
 use medley_autograd::no_grad;
-use medley_model::{Labels, Llama, Pass};
+use medley_model::{Labels, Llama, Noise, Pass};
 
 /// What a step (or an evaluation) measured.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -106,7 +106,10 @@ pub fn run_examples(
         }
     }
     let mut measured = Vec::with_capacity(batches.len());
+    let mut next_sequence = 0;
     for (i, batch) in batches.into_iter().enumerate() {
+        let first_sequence = next_sequence;
+        next_sequence += batch.tasks.len() as u64;
         out.tokens += batch.sequences.ids.len() as u64;
         if batch.label_rows.is_empty() {
             continue;
@@ -118,7 +121,7 @@ pub fn run_examples(
             Labels { rows: batch.label_rows, targets: batch.targets, weights: weights.into(), loss_scale };
         let nll = match &train {
             Some(training) => {
-                let hidden = model.hidden(&sequences, &training.pass(i as u64))?;
+                let hidden = model.hidden(&sequences, &training.pass(i as u64, first_sequence))?;
                 let (loss, nll) = model.loss(&hidden, &labels)?;
                 drop(hidden);
                 loss.backward_scaled(loss_scale)?;
@@ -145,18 +148,30 @@ pub fn run_examples(
 /// Settings of a pass that trains.
 #[derive(Debug, Clone, Copy)]
 pub struct Training {
-    /// Seeds dropout.
+    /// Seeds dropout and noise.
     pub seed: u64,
+    /// Number of the step, from 0.
+    pub step: u64,
     /// Number of the step's first micro-batch over the whole run.
     pub first_micro_batch: u64,
     /// Recompute activations in the backward pass.
     pub checkpoint: bool,
     /// Multiplies every gradient (loss scaling in f16); 1 otherwise.
     pub loss_scale: f32,
+    /// α of NEFTune's noise on the embeddings, where there is any.
+    pub neftune_alpha: Option<f64>,
 }
 
 impl Training {
-    fn pass(&self, micro_batch: u64) -> Pass {
-        Pass { dropout: Some((self.seed, self.first_micro_batch + micro_batch)), checkpoint: self.checkpoint }
+    /// The pass of one micro-batch, whose first sequence has this number in the step.
+    fn pass(&self, micro_batch: u64, first_sequence: u64) -> Pass {
+        let noise = self.neftune_alpha.filter(|alpha| *alpha > 0.0).map(|alpha| Noise {
+            alpha: alpha as f32,
+            seed: self.seed,
+            step: self.step,
+            first_sequence,
+        });
+        let dropout = Some((self.seed, self.first_micro_batch + micro_batch));
+        Pass { dropout, noise, checkpoint: self.checkpoint }
     }
 }

@@ -8,7 +8,7 @@
 use super::*;
 use crate::config::LossReduction;
 use crate::data::Dataset;
-use medley_autograd::optim::{AdamWConfig, StepSettings};
+use medley_autograd::optim::{AdamWConfig, OptimizerConfig, StepSettings};
 use medley_model::BaseStorage;
 use medley_model::adapter::Targets;
 use medley_tensor::Tensor;
@@ -94,20 +94,27 @@ fn plain(tasks: usize) -> Weighing {
 }
 
 fn training(step: u64) -> Option<Training> {
-    Some(Training { seed: 42, first_micro_batch: step, checkpoint: false, loss_scale: 1.0 })
+    Some(Training {
+        seed: 42,
+        step,
+        first_micro_batch: step,
+        checkpoint: false,
+        loss_scale: 1.0,
+        neftune_alpha: None,
+    })
 }
 
 fn all(data: &Dataset) -> Vec<u32> {
     (0..data.len() as u32).collect()
 }
 
-fn optimizer(model: &Llama, weight_decay: f64) -> AdamW {
+fn optimizer(model: &Llama, weight_decay: f64) -> Optimizer {
     let config = AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay, eight_bit: false };
-    AdamW::new(config, model.params()).unwrap()
+    Optimizer::new(OptimizerConfig::AdamW(config), model.params()).unwrap()
 }
 
 /// One update on all of `data`: (loss, gradient norm before clipping).
-fn update(model: &Llama, optimizer: &mut AdamW, data: &Dataset, step: u64) -> (f64, f64) {
+fn update(model: &Llama, optimizer: &mut Optimizer, data: &Dataset, step: u64) -> (f64, f64) {
     let weighing = plain(data.tasks().len());
     let loss = run_examples(model, data, &all(data), 2, &weighing, training(step)).unwrap().loss;
     let settings = StepSettings { learning_rate: LEARNING_RATE, max_grad_norm: 1.0, loss_scale: 1.0 };

@@ -16,9 +16,11 @@ impl Trainer<'_> {
         let indices = self.sampler.step(step).to_vec();
         let training = Training {
             seed: self.config.run.seed,
+            step,
             first_micro_batch: step * args.gradient_accumulation_steps as u64,
             checkpoint: args.gradient_checkpointing,
             loss_scale,
+            neftune_alpha: args.neftune_noise_alpha,
         };
         let loss = run_examples(
             &self.model,
