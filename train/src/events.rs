@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::predict::Answered;
 use crate::state::LogEntry;
 
 /// What a run is going to do, told once at its start.
@@ -43,6 +44,24 @@ pub enum Event {
     },
     /// A training entry was added to the history.
     StepLogged(LogEntry),
+    /// The model is answering the questions of an evaluation.
+    Answering(Answered),
+    /// No further step is taken: early stopping. The run finishes as after its last step.
+    StoppedEarly {
+        /// Steps completed.
+        step: u64,
+        /// Which measurement has stopped improving, and what was best.
+        reason: String,
+    },
+    /// The weights are those of the best evaluation again.
+    BestLoaded {
+        /// Its step.
+        step: u64,
+        /// What it is the best by.
+        metric: String,
+        /// The value there.
+        value: f64,
+    },
     /// An evaluation entry was added to the history.
     Evaluated(LogEntry),
     /// A checkpoint is complete on disk.

@@ -15,7 +15,7 @@ use crate::weights::{BaseStorage, WeightReader};
 use crate::{Error, Result};
 use block::{Block, Rotary};
 use medley_autograd::{Param, Var, checkpoint};
-use medley_kernels::ops::{AddRmsNorm, Attention, Embedding, Linear, LinearCrossEntropy};
+use medley_kernels::ops::{AddRmsNorm, Attention, Embedding, IndexSelect, Linear, LinearCrossEntropy};
 use medley_tensor::Tensor;
 use std::path::Path;
 use std::sync::Arc;
@@ -348,5 +348,14 @@ impl Llama {
     pub fn logits(&self, hidden: &Var) -> Result<Tensor> {
         let [y] = hidden.linear(Linear {}, &[&self.head()])?;
         Ok(y.value().clone())
+    }
+
+    /// Logits `[rows, vocab]` of the hidden states `[T, H]` at these positions only.
+    ///
+    /// # Errors
+    /// When a row is not there or the shapes do not fit.
+    pub fn logits_at(&self, hidden: &Var, rows: &[u32]) -> Result<Tensor> {
+        let [rows] = hidden.index_select(IndexSelect { indices: rows.into() }, &[])?;
+        self.logits(&rows)
     }
 }

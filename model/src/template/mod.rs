@@ -183,6 +183,17 @@ impl Renderer {
         Ok(turns.into_iter().flat_map(|turn| [turn.source, turn.target]).flatten().collect())
     }
 
+    /// The last reply of a conversation as it stands in a training sequence, what ends it included.
+    ///
+    /// # Errors
+    /// As [`Renderer::render`].
+    pub fn render_reply(&self, messages: &[Message], task: Option<&str>) -> Result<Vec<u32>, TemplateError> {
+        if self.always_prompts {
+            return Err(TemplateError::AlwaysPrompts);
+        }
+        Ok(self.turns(messages, task, true)?.pop().map(|turn| turn.target).unwrap_or_default())
+    }
+
     /// The ids that end a reply: the template's and the tokenizer's.
     pub fn stop_ids(&self) -> &[u32] {
         &self.stop_ids

@@ -1,9 +1,11 @@
 //! The checks that types cannot make, each naming its option.
 
 use super::{
-    DataArgs, FinetuningType, GenerateArgs, IntervalStrategy, LoraArgs, LoraTarget, ModelArgs, OutputArgs,
-    RunArgs, SchedulerType, Stage, TaskArgs, TrainArgs, TrainConfig,
+    BadStep, DataArgs, EvalArgs, FinetuningType, GenerateArgs, IntervalStrategy, LoraArgs, LoraTarget,
+    ModelArgs, OutputArgs, RunArgs, SchedulerType, Stage, TaskArgs, TaskChoice, TrainArgs, TrainConfig,
 };
+use crate::metrics::Extraction;
+use crate::trainer::Objective;
 
 /// An option whose value cannot be used.
 ///
@@ -41,6 +43,7 @@ impl TrainConfig {
         self.tasks.validate()?;
         self.lora.validate()?;
         self.train.validate()?;
+        self.evaluation.validate()?;
         self.output.validate()?;
         self.generate.validate()?;
         self.run.validate()?;
@@ -86,13 +89,84 @@ impl TrainConfig {
         refuse_if(self.train.stage == Stage::Pt && self.data.task_prefix, "task_prefix", || {
             "the `pt` stage has no prompts to put a task header into; drop it or use `stage: sft`".into()
         })?;
+        let rolls_back =
+            [self.train.nonfinite_action, self.train.loss_spike_action].contains(&BadStep::Rollback);
+        let saves = self.output.save_strategy != IntervalStrategy::No && !self.output.save_only_model;
+        refuse_if(rolls_back && !saves, "save_strategy", || {
+            "rolling back needs checkpoints to go back to; set save_steps, and leave save_strategy and \
+             save_only_model as they are"
+                .into()
+        })?;
         let evaluates = self.train.eval_strategy != IntervalStrategy::No || self.train.do_eval;
         let has_eval_data = !self.data.eval_dataset.is_empty()
             || !self.data.eval_data_files.is_empty()
             || self.data.val_size > 0.0;
         refuse_if(evaluates && !has_eval_data, "eval_strategy", || {
             "there is nothing to evaluate on; give val_size, eval_data_files or eval_dataset".into()
+        })?;
+        self.validate_best()
+    }
+
+    /// What goes by evaluations needs some.
+    fn validate_best(&self) -> Result<(), ConfigError> {
+        let args = &self.evaluation;
+        let never = self.train.eval_strategy == IntervalStrategy::No;
+        let needs = |wanted: bool, key| {
+            refuse_if(never && wanted, key, || {
+                "it goes by evaluations during training; set `eval_strategy: steps` and eval_steps, or drop it".into()
+            })
+        };
+        needs(args.early_stopping_steps.is_some(), "early_stopping_steps")?;
+        needs(args.load_best_model_at_end, "load_best_model_at_end")?;
+        let generates = self.train.stage == Stage::Sft;
+        refuse_if(args.predict_with_generate && !generates, "predict_with_generate", || {
+            "the `pt` stage has no prompts to answer; drop it or use `stage: sft`".into()
         })
+    }
+}
+
+impl EvalArgs {
+    /// Checks this section alone.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the option.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        expect(
+            self.eval_generate_samples > 0,
+            "eval_generate_samples",
+            "at least 1 example of each task",
+            0,
+        )?;
+        expect(self.eval_max_new_tokens != Some(0), "eval_max_new_tokens", "at least 1 token", 0)?;
+        expect(self.early_stopping_steps != Some(0), "early_stopping_steps", "at least 1 evaluation", 0)?;
+        let threshold = self.early_stopping_threshold;
+        expect(
+            threshold.is_finite() && threshold >= 0.0,
+            "early_stopping_threshold",
+            "a number of at least 0",
+            threshold,
+        )?;
+        refuse_if(
+            self.early_stopping_steps.is_none() && self.early_stopping_tasks != TaskChoice::None,
+            "early_stopping_tasks",
+            || "say how many evaluations without improvement are enough: `early_stopping_steps: 3`".into(),
+        )?;
+        let invalid = |key| move |problem: String| ConfigError { key, problem };
+        Extraction::new(self.answer_regex.as_ref(), self.answer_regex_on_label)
+            .map_err(|error| invalid("answer_regex")(error.to_string()))?;
+        refuse_if(
+            self.answer_regex_on_label && self.answer_regex.is_none(),
+            "answer_regex_on_label",
+            || "there is no pattern to apply; give answer_regex".into(),
+        )?;
+        let objective = |key, text: &str| Objective::parse(text).map(drop).map_err(invalid(key));
+        if let Some(metric) = &self.metric_for_best_model {
+            objective("metric_for_best_model", metric)?;
+        }
+        if let TaskChoice::Named(tasks) = &self.early_stopping_tasks {
+            tasks.iter().try_for_each(|task| objective("early_stopping_tasks", task))?;
+        }
+        Ok(())
     }
 }
 
@@ -239,11 +313,15 @@ impl TrainArgs {
             ("learning_rate", self.learning_rate),
             ("weight_decay", self.weight_decay),
             ("max_grad_norm", self.max_grad_norm),
+            ("loss_spike_threshold", self.loss_spike_threshold),
             ("warmup_steps", self.warmup_steps),
         ];
         for (key, value) in not_negative {
             expect(value.is_finite() && value >= 0.0, key, "a number of at least 0", value)?;
         }
+        refuse_if(self.nonfinite_action == BadStep::Warn, "nonfinite_action", || {
+            "a step that is not a number cannot be taken; use stop, skip or rollback".into()
+        })?;
         let epochs = self.num_train_epochs;
         expect(
             epochs.is_finite() && (epochs > 0.0 || self.max_steps > 0),

@@ -1,7 +1,9 @@
 //! The training loop.
 
+mod best;
 pub mod checkpoint;
 mod evaluate;
+mod lock;
 mod output;
 mod prepare;
 mod progress;
@@ -11,17 +13,20 @@ mod step;
 #[cfg(test)]
 mod tests;
 mod update;
+mod watch;
 
-pub use evaluate::{evaluate, evaluation_entry};
+pub use best::Objective;
+pub use evaluate::{Answers, Evaluation, evaluate, evaluation_entry, token_accuracy};
 pub use step::{StepLoss, Training, Weighing, run_examples};
 
 use crate::config::{IntervalStrategy, TrainConfig};
-use crate::data::Dataset;
 use crate::events::{Event, EventSink, Plan, Summary};
 use crate::mix::Sampler;
 use crate::schedule::Schedule;
-use crate::state::{LogEntry, TrainerState};
+use crate::state::TrainerState;
 use crate::{Error, Result};
+use best::Best;
+use lock::OutputLock;
 use medley_autograd::GradScaler;
 use medley_autograd::optim::Optimizer;
 use medley_model::Llama;
@@ -33,6 +38,8 @@ use setup::RunData;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+use update::Stepped;
+use watch::LossWatch;
 
 /// Everything that moves while training.
 struct Trainer<'a> {
@@ -49,8 +56,14 @@ struct Trainer<'a> {
     schedule: Schedule,
     state: TrainerState,
     progress: Progress,
+    watch: LossWatch,
+    best: Best,
+    /// What the model answers in an evaluation, if it does.
+    answers: Option<Answers>,
     output_dir: PathBuf,
     total_steps: u64,
+    /// Held while the run lasts.
+    _lock: OutputLock,
 }
 
 /// How a run ended.
@@ -99,16 +112,22 @@ impl<'a> Trainer<'a> {
         self.announce(sink, first);
         let started = Instant::now();
         let mut tokens = 0u64;
-        if self.config.train.eval_on_start && first == 0 {
-            self.evaluate(sink)?;
+        // A run resumed from step 0 has that evaluation already.
+        if self.config.train.eval_on_start && first == 0 && self.state.log_history.is_empty() {
+            let best = self.evaluate(sink)?;
+            self.save_best(best, sink);
         }
-        for step in first..self.total_steps {
-            let measured = self.step(step, sink)?;
+        while self.state.global_step < self.total_steps {
+            if self.stop_early(rate_of(tokens, started), sink) {
+                break;
+            }
+            let step = self.state.global_step;
+            let Stepped::Done(measured) = self.step(step, sink)? else { continue };
             tokens += measured.loss.tokens;
             self.state.global_step = step + 1;
             self.state.epoch = (step + 1) as f64 / self.sampler.steps_per_epoch() as f64;
             self.state.num_input_tokens_seen += measured.loss.tokens;
-            let rate = tokens as f64 / started.elapsed().as_secs_f64().max(1e-9);
+            let rate = rate_of(tokens, started);
             let loss = measured.loss.loss;
             self.progress.add(&measured);
             sink.event(&Event::StepFinished { step: step + 1, loss, tokens_per_second: rate });
@@ -117,42 +136,46 @@ impl<'a> Trainer<'a> {
             if self.due(self.config.output.logging_strategy, self.state.logging_steps, last)
                 || (step == 0 && self.config.output.logging_first_step)
             {
-                let entry = self.progress.take_entry(
-                    &self.state,
-                    self.data.tasks.names(),
-                    &self.weighing.alpha,
-                    rate,
-                    self.scaler.as_ref(),
-                );
-                self.state.log(entry.clone());
-                sink.event(&Event::StepLogged(entry));
+                self.log_steps(rate, sink);
             }
+            let mut best = false;
             if self.due(self.config.train.eval_strategy, self.state.eval_steps, false) {
-                self.evaluate(sink)?;
+                best = self.evaluate(sink)?;
             }
             let stopping = stop.load(Ordering::Relaxed);
             if self.due(self.config.output.save_strategy, self.state.save_steps, false) || (stopping && !last)
             {
                 // Whoever stops a run wants to go on with it, whatever save_only_model says.
                 let resumable = !self.config.output.save_only_model || stopping;
-                let path = self.save_checkpoint(resumable)?;
-                sink.event(&Event::CheckpointSaved { step: step + 1, path: path.clone() });
-                if stopping && !last {
-                    sink.event(&Event::Interrupted { step: step + 1, checkpoint: Some(path.clone()) });
-                    return Ok(Outcome::Interrupted { step: step + 1, checkpoint: path });
+                match self.save_checkpoint(resumable) {
+                    Ok(path) => {
+                        sink.event(&Event::CheckpointSaved { step: step + 1, path: path.clone() });
+                        if stopping && !last {
+                            sink.event(&Event::Interrupted {
+                                step: step + 1,
+                                checkpoint: Some(path.clone()),
+                            });
+                            return Ok(Outcome::Interrupted { step: step + 1, checkpoint: path });
+                        }
+                    }
+                    Err(error) if stopping && !last => return Err(self.rescue(error)),
+                    Err(error) => self.not_saved(&error, sink),
                 }
+            } else {
+                self.save_best(best, sink);
             }
         }
+        self.load_best(sink)?;
         let runtime = started.elapsed();
         let summary = Summary {
             steps: self.state.global_step,
-            train_loss: self.progress.mean_loss(self.state.global_step),
+            train_loss: self.progress.mean_loss(),
             runtime,
             tokens_per_second: tokens as f64 / runtime.as_secs_f64().max(1e-9),
             peak_memory_bytes: ledger::snapshot().total.1 as u64,
             output_dir: self.output_dir.clone(),
         };
-        self.finish(&summary, sink)?;
+        self.finish(&summary, sink).map_err(|error| self.rescue(error))?;
         sink.event(&Event::Finished(summary.clone()));
         Ok(Outcome::Finished(summary))
     }
@@ -200,24 +223,41 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    fn evaluate(&mut self, sink: &mut dyn EventSink) -> Result<()> {
-        let Some(eval) = &self.data.eval else { return Ok(()) };
-        let entry = self.evaluation(eval)?;
+    /// Adds an entry for the steps since the last one.
+    fn log_steps(&mut self, rate: f64, sink: &mut dyn EventSink) {
+        let mut entry = self.progress.take_entry(
+            &self.state,
+            self.data.tasks.names(),
+            &self.weighing.alpha,
+            rate,
+            self.scaler.as_ref(),
+        );
+        if self.watch.skipped > 0 {
+            entry.set("left_out_steps", self.watch.skipped as f64);
+        }
+        if self.watch.rollbacks > 0 {
+            entry.set("rollbacks", self.watch.rollbacks as f64);
+        }
         self.state.log(entry.clone());
-        sink.event(&Event::Evaluated(entry));
-        Ok(())
+        sink.event(&Event::StepLogged(entry));
     }
 
-    fn evaluation(&self, data: &Dataset) -> Result<LogEntry> {
-        let started = Instant::now();
-        let batch = self.config.train.per_device_eval_batch_size;
-        let loss = evaluate(&self.model, data, batch, &self.weighing)?;
-        let entry = LogEntry::new(self.state.global_step, self.state.epoch);
-        Ok(evaluation_entry(entry, &loss, self.data.tasks.names(), started.elapsed()))
+    /// Whether early stopping ends the run before the next step; says so, and logs what is not logged yet.
+    fn stop_early(&mut self, rate: f64, sink: &mut dyn EventSink) -> bool {
+        let Some(reason) = self.best.stopped(&self.state) else { return false };
+        if self.config.output.logging_strategy != IntervalStrategy::No && !self.progress.is_logged() {
+            self.log_steps(rate, sink);
+        }
+        sink.event(&Event::StoppedEarly { step: self.state.global_step, reason });
+        true
     }
 }
 
+fn rate_of(tokens: u64, started: Instant) -> f64 {
+    tokens as f64 / started.elapsed().as_secs_f64().max(1e-9)
+}
+
 /// Examples of one optimizer step.
-fn step_size(config: &TrainConfig) -> usize {
+pub(crate) fn step_size(config: &TrainConfig) -> usize {
     config.train.per_device_train_batch_size * config.train.gradient_accumulation_steps
 }
