@@ -135,6 +135,12 @@ pub const LORA: &[Opt] = &[
     Opt::field(Section::Lora, "lora_dropout", Float, "share of the adapter's input dropped").on(TRAIN),
     Opt::field(Section::Lora, "lora_target", List, "all, or layers such as q_proj,v_proj").on(TRAIN),
     Opt::field(Section::Lora, "use_rslora", Flag, "scale by alpha / √rank").on(TRAIN),
+    Opt::field(Section::Lora, "use_dora", Flag, "train a magnitude an output feature too (DoRA)").on(TRAIN),
+    Opt::field(Section::Lora, "pissa_init", Flag, "start from the weights' principal directions (PiSSA)")
+        .on(TRAIN),
+    Opt::field(Section::Lora, "pissa_iter", Int, "its power iterations; -1: an exact decomposition")
+        .on(TRAIN),
+    Opt::field(Section::Lora, "pissa_convert", Flag, "save it as plain LoRA of twice the rank").on(TRAIN),
 ];
 
 pub const OPTIMISATION: &[Opt] = &[

@@ -212,8 +212,6 @@ pub const NO_EFFECT: &[Opt] = &[
     Opt::no_effect("freeze_trainable_layers", FEATURE_OFF),
     Opt::no_effect("freeze_trainable_modules", FEATURE_OFF),
     Opt::no_effect("loraplus_lr_embedding", FEATURE_OFF),
-    Opt::no_effect("pissa_iter", FEATURE_OFF),
-    Opt::no_effect("pissa_convert", FEATURE_OFF),
     Opt::no_effect("module_dropout", FEATURE_OFF),
     Opt::no_effect("oft_rank", FEATURE_OFF),
     Opt::no_effect("oft_block_size", FEATURE_OFF),

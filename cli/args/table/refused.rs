@@ -9,7 +9,6 @@ const UNSET: &[&str] = &["false", "none", "no", "0"];
 const ADAMW_ONLY: &str = "AdamW is the one optimizer here; drop it";
 const FIXED_VOCABULARY: &str =
     "the vocabulary is fixed; add tokens to the model folder beforehand and drop it";
-const BASE_LORA: &str = "plain and rank-stabilised LoRA are available: use lora_rank, lora_alpha, use_rslora";
 const WEIGHTED_LOSS: &str = "the loss is cross-entropy with a weight a task; use task_weights";
 const ONE_PROCESS: &str =
     "training runs in one process; drop it (4-bit weights and gradient_checkpointing save memory)";
@@ -59,8 +58,6 @@ pub const REFUSED: &[Opt] = &[
         "merge the first adapter with `medley export`, then train on the result",
     ),
     Opt::refused("loraplus_lr_ratio", UNSET, "both LoRA matrices learn at learning_rate; drop it"),
-    Opt::refused("use_dora", OFF, BASE_LORA),
-    Opt::refused("pissa_init", OFF, BASE_LORA),
     Opt::refused("use_llama_pro", OFF, "no blocks are added; use finetuning_type: lora or full"),
     Opt::refused("use_galore", OFF, ADAMW_ONLY),
     Opt::refused("use_apollo", OFF, ADAMW_ONLY),

@@ -118,7 +118,8 @@ impl Reader<'_> {
             Value::Array(items) => items.iter().map(Value::as_u64).collect(),
             one => one.as_u64().map(|index| vec![index]),
         };
-        let items: Vec<u64> = items.ok_or_else(|| self.bad(key, "the number of a block or a list of them"))?;
+        let items: Vec<u64> =
+            items.ok_or_else(|| self.bad(key, "the number of a block or a list of them"))?;
         if let Some(pattern) = self.get("layers_pattern")
             && !["layers", "model.layers"].map(Value::from).contains(pattern)
             && *pattern != json!(["layers"])
@@ -131,8 +132,14 @@ impl Reader<'_> {
 
     /// Entries in the file's order. PEFT's keys are regular expressions; a name with its dots is one, others are
     /// refused.
-    fn pattern<T>(&self, key: &str, values: &str, read: impl Fn(&Value) -> Option<T>) -> Result<Vec<(String, T)>> {
-        let expected = || self.bad(key, &format!("module names with {values}, such as {{\"{}\": 4}}", KINDS[0]));
+    fn pattern<T>(
+        &self,
+        key: &str,
+        values: &str,
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> Result<Vec<(String, T)>> {
+        let expected =
+            || self.bad(key, &format!("module names with {values}, such as {{\"{}\": 4}}", KINDS[0]));
         let entries = match self.get(key) {
             None => return Ok(vec![]),
             Some(Value::Object(entries)) => entries,
@@ -162,7 +169,8 @@ fn number(v: f64) -> Value {
 /// The fields of `adapter_config.json`; `kinds` are the layers that have an adapter.
 pub(super) fn fields(config: &LoraConfig, kinds: &[&str], base: &str) -> Value {
     let ranks: Map<String, Value> = config.rank_pattern.iter().map(|(k, v)| (k.clone(), json!(v))).collect();
-    let alphas: Map<String, Value> = config.alpha_pattern.iter().map(|(k, v)| (k.clone(), number(*v))).collect();
+    let alphas: Map<String, Value> =
+        config.alpha_pattern.iter().map(|(k, v)| (k.clone(), number(*v))).collect();
     json!({
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",

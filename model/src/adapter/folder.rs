@@ -23,7 +23,8 @@ impl Llama {
         let read = |name: &str, dims: &[usize]| -> Result<Tensor> {
             let info = files.info(name)?;
             if info.shape != dims {
-                let message = format!("tensor `{name}` has shape {:?}; this model asks for {dims:?}", info.shape);
+                let message =
+                    format!("tensor `{name}` has shape {:?}; this model asks for {dims:?}", info.shape);
                 return Err(Error::file(&path, message));
             }
             // Its own memory: training writes to it.
@@ -52,7 +53,8 @@ impl Llama {
                 return Err(Error::file(&path, message));
             }
             let magnitude = if config.dora { Some(read(&names.magnitude, &[out])?) } else { None };
-            let start = Start { a: read(&names.a, &[rank, input])?, b: read(&names.b, &[out, rank])?, magnitude };
+            let start =
+                Start { a: read(&names.a, &[rank, input])?, b: read(&names.b, &[out, rank])?, magnitude };
             start.attach(p, &config)?;
             used.extend([names.a, names.b]);
             used.extend(config.dora.then_some(names.magnitude));

@@ -139,11 +139,7 @@ struct Names {
 impl Names {
     fn of(p: &Projection) -> Names {
         let name = |part: &str| format!("{PREFIX}{}.{part}", p.path);
-        Names {
-            a: name("lora_A.weight"),
-            b: name("lora_B.weight"),
-            magnitude: name("lora_magnitude_vector"),
-        }
+        Names { a: name("lora_A.weight"), b: name("lora_B.weight"), magnitude: name("lora_magnitude_vector") }
     }
 }
 

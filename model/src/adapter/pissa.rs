@@ -37,7 +37,8 @@ impl Initial {
         let both = [a.as_slice::<f32>()?, self.a.as_slice::<f32>()?].concat();
         let mut wide = Vec::with_capacity(out * 2 * r);
         if r > 0 {
-            for (b, b0) in b.as_slice::<f32>()?.chunks_exact(r).zip(self.b.as_slice::<f32>()?.chunks_exact(r)) {
+            for (b, b0) in b.as_slice::<f32>()?.chunks_exact(r).zip(self.b.as_slice::<f32>()?.chunks_exact(r))
+            {
                 wide.extend_from_slice(b);
                 wide.extend(b0.iter().map(|v| -v));
             }
@@ -133,11 +134,16 @@ fn check(p: &Projection, config: &LoraConfig, original: &Tensor, storage: BaseSt
     let problem = if storage == BaseStorage::Trainable || p.weight.param().is_some() {
         format!("{path} is trained itself; PiSSA needs a frozen base")
     } else if original.dtype() == DType::Nf4 {
-        format!("the file holds {path} in 4 bits; PiSSA decomposes the unquantised weights: give that model and quantization_bit: 4")
+        format!(
+            "the file holds {path} in 4 bits; PiSSA decomposes the unquantised weights: give that model and quantization_bit: 4"
+        )
     } else if rank > most {
         format!("lora_rank is {rank}, and {path} has {most} singular values at most; use a rank up to {most}")
     } else if config.scale_of(path) <= 0.0 {
-        format!("lora_alpha is {}; the singular values are divided by the scale: use a positive one", config.alpha)
+        format!(
+            "lora_alpha is {}; the singular values are divided by the scale: use a positive one",
+            config.alpha
+        )
     } else {
         return Ok(());
     };

@@ -37,7 +37,11 @@ impl Svd {
         let r = self.s.len();
         let (out, input) = (self.ut.len() / r.max(1), self.vt.len() / r.max(1));
         let roots: Vec<f32> = self.s.iter().map(|s| (s / scale).sqrt()).collect();
-        let a = self.vt.chunks_exact(input.max(1)).zip(&roots).flat_map(|(row, root)| row.iter().map(move |v| v * root));
+        let a = self
+            .vt
+            .chunks_exact(input.max(1))
+            .zip(&roots)
+            .flat_map(|(row, root)| row.iter().map(move |v| v * root));
         let a: Vec<f32> = a.collect();
         let b = (0..out * r).map(|at| self.ut[at % r * out + at / r] * roots[at % r]).collect::<Vec<f32>>();
         Ok([Tensor::from_vec(a, &[r, input])?, Tensor::from_vec(b, &[out, r])?])
@@ -169,10 +173,8 @@ impl Jacobi {
                     .into_iter()
                     .map(|(p, q)| (p, q, std::mem::take(&mut rows[p]), std::mem::take(&mut rows[q])))
                     .collect();
-                turned |= meeting
-                    .par_iter_mut()
-                    .map(|(_, _, p, q)| turn(p, q))
-                    .reduce(|| false, |a, b| a | b);
+                turned |=
+                    meeting.par_iter_mut().map(|(_, _, p, q)| turn(p, q)).reduce(|| false, |a, b| a | b);
                 for (p, q, row_p, row_q) in meeting {
                     (rows[p], rows[q]) = (row_p, row_q);
                 }

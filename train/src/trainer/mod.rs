@@ -3,6 +3,7 @@
 pub mod checkpoint;
 mod evaluate;
 mod output;
+mod pissa;
 mod prepare;
 mod progress;
 mod resume;

@@ -5,7 +5,7 @@ use crate::config::{FinetuningType, LoraTarget, Stage, TaskArgs, TrainConfig};
 use crate::data::{self, Dataset, LoadOptions, PtOptions, Split, Tasks};
 use crate::predict::evaluation_split;
 use crate::{Error, Result};
-use medley_model::adapter::{LoraConfig, Targets};
+use medley_model::adapter::{LoraConfig, Pissa, Targets};
 use medley_model::template::{RenderOptions, Renderer};
 use medley_model::tokenizer::Tokenizer;
 use medley_model::{BaseStorage, Llama, ModelConfig, Placement};
@@ -163,6 +163,8 @@ pub fn lora_config(config: &TrainConfig) -> Option<LoraConfig> {
             LoraTarget::Modules(kinds) => Targets::Kinds(kinds.clone()),
         },
         rslora: config.lora.use_rslora,
+        dora: config.lora.use_dora,
+        ..LoraConfig::default()
     })
 }
 
@@ -206,13 +208,25 @@ pub fn training_model(config: &TrainConfig) -> Result<(Llama, Option<LoraConfig>
         let model = Llama::from_scratch(ModelConfig::from_folder(&folder)?, config.run.seed, placement)?;
         return Ok((model, None));
     }
-    let mut model = Llama::open_on(&folder, storage(config, lora.is_none()), placement)?;
+    let storage = storage(config, lora.is_none());
+    let mut model = Llama::open_on(&folder, storage, placement)?;
     let Some(mut lora) = lora else { return Ok((model, None)) };
     match &config.model.adapter_name_or_path {
+        Some(adapter) if config.lora.pissa_init => {
+            return Err(Error::Run(format!(
+                "pissa_init begins a new adapter, and adapter_name_or_path goes on with {}; give one of the two",
+                adapter.display()
+            )));
+        }
         Some(adapter) => {
             let mut loaded = model.load_lora(adapter)?;
             loaded.dropout = lora.dropout;
             lora = loaded;
+        }
+        None if config.lora.pissa_init => {
+            let (iterations, convert) =
+                (usize::try_from(config.lora.pissa_iter).ok(), config.lora.pissa_convert);
+            model.attach_pissa(&lora, Pissa { iterations, convert }, config.run.seed, &folder, storage)?;
         }
         None => model.attach_lora(&lora, config.run.seed)?,
     }

@@ -37,7 +37,7 @@ fn adapted(run: &str, storage: BaseStorage) -> Llama {
 fn fresh_adapter(dropout: f64) -> Llama {
     let mut model = base(BaseStorage::Mapped);
     let targets = Targets::Kinds(vec!["q_proj".into(), "v_proj".into()]);
-    let config = LoraConfig { rank: 4, alpha: 8.0, dropout, targets, rslora: false };
+    let config = LoraConfig { rank: 4, alpha: 8.0, dropout, targets, ..LoraConfig::default() };
     model.attach_lora(&config, 7).unwrap();
     for (i, param) in model.params().iter().enumerate().filter(|(_, p)| p.name().contains("lora_B")) {
         let mut rng = Philox::new(8, i as u64);
@@ -155,13 +155,23 @@ fn rank_stabilised_lora_on_all_layers_takes_the_steps_of_peft() {
 }
 
 #[test]
+fn dora_with_ranks_by_layer_takes_the_steps_of_peft() {
+    five_steps_agree("dora_q_down", || adapted("dora_q_down", BaseStorage::Mapped));
+}
+
+#[test]
+fn lora_on_one_block_takes_the_steps_of_peft() {
+    five_steps_agree("lora_patterns", || adapted("lora_patterns", BaseStorage::Mapped));
+}
+
+#[test]
 fn full_fine_tuning_takes_the_steps_of_pytorch() {
     five_steps_agree("full", || base(BaseStorage::Trainable));
 }
 
 #[test]
 fn weighted_losses_and_gradients_are_those_of_pytorch() {
-    for run in ["lora_qv", "lora_all_rslora"] {
+    for run in ["lora_qv", "lora_all_rslora", "dora_q_down", "lora_patterns"] {
         let reference = Reference::open(run);
         let data = reference.step(0);
         assert_eq!(reference.u32s("tasks"), [0, 1, 0]);
