@@ -37,7 +37,7 @@ impl Step {
     fn new(folder: &Path, storage: BaseStorage, targets: Targets, sequences: u32, stride: usize) -> Self {
         let mut model = Llama::open(folder, storage).unwrap();
         if storage != BaseStorage::Trainable {
-            let lora = LoraConfig { rank: 8, alpha: 16.0, dropout: 0.0, targets, rslora: false };
+            let lora = LoraConfig { rank: 8, alpha: 16.0, dropout: 0.0, targets, ..LoraConfig::default() };
             model.attach_lora(&lora, 1).unwrap();
         }
         let rows: Vec<Vec<u32>> =

@@ -177,6 +177,12 @@ pub const LORA: &[Opt] = &[
         "modules outside the blocks: embed_tokens,norm,lm_head",
     )
     .on(TRAIN),
+    Opt::field(Section::Lora, "use_dora", Flag, "train a magnitude an output feature too (DoRA)").on(TRAIN),
+    Opt::field(Section::Lora, "pissa_init", Flag, "start from the weights' principal directions (PiSSA)")
+        .on(TRAIN),
+    Opt::field(Section::Lora, "pissa_iter", Int, "its power iterations; -1: an exact decomposition")
+        .on(TRAIN),
+    Opt::field(Section::Lora, "pissa_convert", Flag, "save it as plain LoRA of twice the rank").on(TRAIN),
 ];
 
 pub const OPTIMISATION: &[Opt] = &[

@@ -210,8 +210,6 @@ pub const NO_EFFECT: &[Opt] = &[
     Opt::no_effect("export_quantization_nsamples", FEATURE_OFF),
     Opt::no_effect("export_quantization_maxlen", FEATURE_OFF),
     Opt::no_effect("loraplus_lr_embedding", "it is for low-rank matrices on the embedding, which gets none"),
-    Opt::no_effect("pissa_iter", FEATURE_OFF),
-    Opt::no_effect("pissa_convert", FEATURE_OFF),
     Opt::no_effect("module_dropout", FEATURE_OFF),
     Opt::no_effect("oft_rank", FEATURE_OFF),
     Opt::no_effect("oft_block_size", FEATURE_OFF),

@@ -9,7 +9,6 @@ const UNSET: &[&str] = &["false", "none", "no", "0"];
 const OPTIMIZERS: &str = "AdamW, Lion and Adafactor are the optimizers here; use optim";
 const FIXED_VOCABULARY: &str =
     "the vocabulary is fixed; add tokens to the model folder beforehand and drop it";
-const BASE_LORA: &str = "plain and rank-stabilised LoRA are available: use lora_rank, lora_alpha, use_rslora";
 const WEIGHTED_LOSS: &str = "the loss is cross-entropy with a weight a task; use task_weights";
 const ONE_PROCESS: &str =
     "training runs in one process; drop it (4-bit weights and gradient_checkpointing save memory)";
@@ -52,8 +51,6 @@ pub const REFUSED: &[Opt] = &[
         OFF,
         "merge the first adapter with `medley export`, then train on the result",
     ),
-    Opt::refused("use_dora", OFF, BASE_LORA),
-    Opt::refused("pissa_init", OFF, BASE_LORA),
     Opt::refused("use_llama_pro", OFF, "no blocks are added; use finetuning_type: lora or full"),
     Opt::refused("use_galore", OFF, OPTIMIZERS),
     Opt::refused("use_apollo", OFF, OPTIMIZERS),

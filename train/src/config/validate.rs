@@ -258,6 +258,18 @@ impl LoraArgs {
             "a share in [0, 1)",
             self.lora_dropout,
         )?;
+        expect(
+            self.pissa_iter >= -1,
+            "pissa_iter",
+            "a number of iterations, or -1 for an exact one",
+            self.pissa_iter,
+        )?;
+        let full = self.finetuning_type != FinetuningType::Lora;
+        for (on, key) in [(self.use_dora, "use_dora"), (self.pissa_init, "pissa_init")] {
+            refuse_if(on && full, key, || {
+                "it is a kind of adapter; add `finetuning_type: lora` or drop it".into()
+            })?;
+        }
         if let Some(ratio) = self.loraplus_lr_ratio {
             expect(
                 ratio.is_finite() && ratio > 0.0,

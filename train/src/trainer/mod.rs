@@ -5,6 +5,7 @@ pub mod checkpoint;
 mod evaluate;
 mod lock;
 mod output;
+mod pissa;
 mod prepare;
 mod progress;
 mod resume;

@@ -11,10 +11,13 @@ use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
 /// Shards of a fully trained model are at most this large.
-const SHARD_BYTES: usize = 5_000_000_000;
+pub(super) const SHARD_BYTES: usize = 5_000_000_000;
 
 impl Trainer<'_> {
     fn base_name(&self) -> String {
+        if let Some(residual) = super::pissa::base(self.config, &self.output_dir) {
+            return residual.to_string_lossy().into_owned();
+        }
         self.config
             .model
             .model_name_or_path

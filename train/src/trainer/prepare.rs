@@ -128,6 +128,7 @@ impl<'a> Trainer<'a> {
         let best = Best::new(&config.evaluation, &logged, data.tasks.names())?;
         let (model, lora) = setup::training_model(config)?;
         check_ids(&data, model.config().vocab_size, &folder)?;
+        super::pissa::prepare(config, &model, &tokenizer, &output_dir, sink)?;
         let context = model.config().max_position_embeddings;
         let longest = data.train.iter().map(|e| e.ids.len()).max().unwrap_or(0);
         if longest > context {

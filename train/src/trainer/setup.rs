@@ -6,7 +6,7 @@ use crate::data::{self, Dataset, LoadOptions, PtOptions, Split, Tasks};
 use crate::mix::{Sampler, SamplerOptions};
 use crate::predict::evaluation_split;
 use crate::{Error, Result};
-use medley_model::adapter::{LoraConfig, Targets};
+use medley_model::adapter::{LoraConfig, Pissa, Targets};
 use medley_model::template::{RenderOptions, Renderer};
 use medley_model::tokenizer::Tokenizer;
 use medley_model::{BaseStorage, Freeze, Llama, ModelConfig, Placement, TrainedWeights};
@@ -179,6 +179,7 @@ pub fn lora_config(config: &TrainConfig) -> Option<LoraConfig> {
             LoraTarget::Modules(kinds) => Targets::Kinds(kinds.clone()),
         },
         rslora: config.lora.use_rslora,
+        dora: config.lora.use_dora,
         modules_to_save: config.lora.additional_target.clone(),
         ..LoraConfig::default()
     })
@@ -248,14 +249,26 @@ pub fn training_model(config: &TrainConfig) -> Result<(Llama, Option<LoraConfig>
         return Ok((model, None));
     }
     let full = config.lora.finetuning_type == FinetuningType::Full;
+    let storage = storage(config, full);
     let trained = trained_weights(config, &folder)?;
-    let mut model = Llama::open_trained(&folder, storage(config, full), placement, trained)?;
+    let mut model = Llama::open_trained(&folder, storage, placement, trained)?;
     let Some(mut lora) = lora else { return Ok((model, None)) };
     match &config.model.adapter_name_or_path {
+        Some(adapter) if config.lora.pissa_init => {
+            return Err(Error::Run(format!(
+                "pissa_init begins a new adapter, and adapter_name_or_path goes on with {}; give one of the two",
+                adapter.display()
+            )));
+        }
         Some(adapter) => {
             let mut loaded = model.load_lora(adapter)?;
             loaded.dropout = lora.dropout;
             lora = loaded;
+        }
+        None if config.lora.pissa_init => {
+            let (iterations, convert) =
+                (usize::try_from(config.lora.pissa_iter).ok(), config.lora.pissa_convert);
+            model.attach_pissa(&lora, Pissa { iterations, convert }, config.run.seed, &folder, storage)?;
         }
         None => model.attach_lora(&lora, config.run.seed)?,
     }
