@@ -187,17 +187,53 @@ pub const LORA: &[Opt] = &[
     Opt::field(
         Section::Lora,
         "finetuning_type",
-        Choice(&["lora", "full"]),
-        "adapters on a frozen base, or all weights",
+        Choice(&["lora", "freeze", "full"]),
+        "adapters on a frozen base, some blocks, or all weights",
     )
     .on(TRAIN)
-    .instead("freeze and oft are not available; use lora with lora_target, or full"),
+    .instead("oft is not available; use lora, freeze or full"),
     Opt::field(Section::Lora, "lora_rank", Int, "rank of the low-rank update").on(TRAIN),
     Opt::field(Section::Lora, "lora_alpha", Float, "scale: the update counts alpha / rank; unset: 2 · rank")
         .on(TRAIN),
     Opt::field(Section::Lora, "lora_dropout", Float, "share of the adapter's input dropped").on(TRAIN),
     Opt::field(Section::Lora, "lora_target", List, "all, or layers such as q_proj,v_proj").on(TRAIN),
     Opt::field(Section::Lora, "use_rslora", Flag, "scale by alpha / √rank").on(TRAIN),
+    Opt::field(
+        Section::Lora,
+        "loraplus_lr_ratio",
+        Float,
+        "learning rate of B over that of A (LoRA+), e.g. 16",
+    )
+    .on(TRAIN),
+    Opt::field(
+        Section::Lora,
+        "additional_target",
+        List,
+        "modules trained in full beside the adapter: embed_tokens,lm_head,norm",
+    )
+    .on(TRAIN),
+    Opt::field(
+        Section::Lora,
+        "freeze_trainable_layers",
+        Int,
+        "blocks that freeze trains: the last N; -N: the first N",
+    )
+    .on(TRAIN),
+    Opt::field(Section::Lora, "freeze_trainable_modules", List, "their modules: all, or e.g. mlp,self_attn")
+        .on(TRAIN),
+    Opt::field(
+        Section::Lora,
+        "freeze_extra_modules",
+        List,
+        "modules outside the blocks: embed_tokens,norm,lm_head",
+    )
+    .on(TRAIN),
+    Opt::field(Section::Lora, "use_dora", Flag, "train a magnitude an output feature too (DoRA)").on(TRAIN),
+    Opt::field(Section::Lora, "pissa_init", Flag, "start from the weights' principal directions (PiSSA)")
+        .on(TRAIN),
+    Opt::field(Section::Lora, "pissa_iter", Int, "its power iterations; -1: an exact decomposition")
+        .on(TRAIN),
+    Opt::field(Section::Lora, "pissa_convert", Flag, "save it as plain LoRA of twice the rank").on(TRAIN),
 ];
 
 pub const OPTIMISATION: &[Opt] = &[
@@ -251,14 +287,27 @@ pub const OPTIMISATION: &[Opt] = &[
             "adamw_8bit",
             "adamw_bnb_8bit",
             "paged_adamw_8bit",
+            "lion_32bit",
+            "lion",
+            "lion_8bit",
+            "paged_lion_32bit",
+            "paged_lion_8bit",
+            "adafactor",
         ]),
-        "AdamW, under Hugging Face's names for it",
+        "AdamW, Lion or Adafactor, under Hugging Face's names",
     )
     .on(TRAIN)
-    .instead("AdamW is the one optimizer here, in f32 or 8 bits"),
-    Opt::field(Section::Train, "weight_decay", Float, "AdamW's decoupled weight decay").on(TRAIN),
-    Opt::field(Section::Train, "adam_beta1", Float, "AdamW's β₁").on(TRAIN),
-    Opt::field(Section::Train, "adam_beta2", Float, "AdamW's β₂").on(TRAIN),
+    .instead("AdamW and Lion, in f32 or 8 bits, and Adafactor are the optimizers here"),
+    Opt::field(Section::Train, "weight_decay", Float, "decoupled weight decay").on(TRAIN),
+    Opt::field(Section::Train, "adam_beta1", Float, "β₁ of AdamW and Lion").on(TRAIN),
+    Opt::field(Section::Train, "adam_beta2", Float, "β₂ of AdamW and Lion").on(TRAIN),
+    Opt::field(
+        Section::Train,
+        "neftune_noise_alpha",
+        Float,
+        "noise on the embeddings in training (NEFTune), 5 to 15",
+    )
+    .on(TRAIN),
     Opt::field(Section::Train, "adam_epsilon", Float, "AdamW's ε").on(TRAIN),
     Opt::field(Section::Train, "max_grad_norm", Float, "clip gradients to this global norm; 0: off")
         .on(TRAIN),

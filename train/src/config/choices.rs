@@ -23,6 +23,8 @@ pub enum FinetuningType {
     /// Low-rank adapters on a frozen base.
     #[default]
     Lora,
+    /// Some blocks of the model, the rest frozen.
+    Freeze,
     /// Every weight of the model.
     Full,
 }
@@ -109,7 +111,7 @@ pub enum SchedulerType {
     CosineWithMinLr,
 }
 
-/// The optimizer: AdamW under the names that Hugging Face gives its implementations.
+/// The optimizer, under the names that Hugging Face gives its implementations.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Optimizer {
@@ -120,6 +122,14 @@ pub enum Optimizer {
     /// AdamW with its moments in 8 bits (arXiv 2110.02861).
     #[serde(rename = "adamw_8bit", alias = "adamw_bnb_8bit", alias = "paged_adamw_8bit")]
     Adamw8bit,
+    /// Lion (arXiv 2302.06675).
+    #[serde(rename = "lion_32bit", alias = "lion", alias = "paged_lion_32bit")]
+    Lion,
+    /// Lion with its moment in 8 bits.
+    #[serde(rename = "lion_8bit", alias = "paged_lion_8bit")]
+    Lion8bit,
+    /// Adafactor at the schedule's learning rate (arXiv 1804.04235).
+    Adafactor,
 }
 
 /// What to do about a step whose loss is not a number or spikes.

@@ -53,16 +53,39 @@ impl TrainConfig {
 
     fn validate_together(&self) -> Result<(), ConfigError> {
         let full = self.lora.finetuning_type == FinetuningType::Full;
-        refuse_if(full && self.model.quantization_bit.is_some(), "quantization_bit", || {
+        let base_is_trained = self.lora.finetuning_type != FinetuningType::Lora;
+        refuse_if(base_is_trained && self.model.quantization_bit.is_some(), "quantization_bit", || {
             "4-bit weights cannot be trained; use `finetuning_type: lora` (QLoRA) or drop quantization_bit"
                 .into()
         })?;
-        refuse_if(full && self.model.adapter_name_or_path.is_some(), "adapter_name_or_path", || {
-            "an adapter needs `finetuning_type: lora`; merge it first with `medley export` to train all weights"
+        refuse_if(
+            base_is_trained && self.model.adapter_name_or_path.is_some(),
+            "adapter_name_or_path",
+            || {
+                "an adapter needs `finetuning_type: lora`; merge it first with `medley export` to train all weights"
                 .into()
-        })?;
+            },
+        )?;
         refuse_if(self.model.train_from_scratch && !full, "train_from_scratch", || {
             "random weights must be trained as a whole; add `finetuning_type: full`".into()
+        })?;
+        let adapter_only = [
+            ("loraplus_lr_ratio", self.lora.loraplus_lr_ratio.is_some()),
+            ("additional_target", !self.lora.additional_target.is_empty()),
+        ];
+        for (key, given) in adapter_only {
+            refuse_if(given && base_is_trained, key, || {
+                "it belongs to adapters; use `finetuning_type: lora`, or drop it".into()
+            })?;
+        }
+        let given = !self.lora.additional_target.is_empty() && self.model.adapter_name_or_path.is_some();
+        refuse_if(given, "additional_target", || {
+            "the adapter of adapter_name_or_path says itself which modules it holds; drop one of the two"
+                .into()
+        })?;
+        let rate = self.train.learning_rate;
+        refuse_if(self.lora.loraplus_lr_ratio.is_some() && rate == 0.0, "learning_rate", || {
+            "loraplus_lr_ratio multiplies it, and it is 0".into()
         })?;
         refuse_if(self.train.stage == Stage::Pt && self.data.task_prefix, "task_prefix", || {
             "the `pt` stage has no prompts to put a task header into; drop it or use `stage: sft`".into()
@@ -282,6 +305,43 @@ impl LoraArgs {
             "a share in [0, 1)",
             self.lora_dropout,
         )?;
+        expect(
+            self.pissa_iter >= -1,
+            "pissa_iter",
+            "a number of iterations, or -1 for an exact one",
+            self.pissa_iter,
+        )?;
+        let full = self.finetuning_type != FinetuningType::Lora;
+        for (on, key) in [(self.use_dora, "use_dora"), (self.pissa_init, "pissa_init")] {
+            refuse_if(on && full, key, || {
+                "it is a kind of adapter; add `finetuning_type: lora` or drop it".into()
+            })?;
+        }
+        if let Some(ratio) = self.loraplus_lr_ratio {
+            expect(
+                ratio.is_finite() && ratio > 0.0,
+                "loraplus_lr_ratio",
+                "a number above 0, such as 16",
+                ratio,
+            )?;
+        }
+        let named = [
+            ("additional_target", &self.additional_target, "embed_tokens,lm_head"),
+            ("freeze_trainable_modules", &self.freeze_trainable_modules, "all, or mlp,self_attn"),
+            ("freeze_extra_modules", &self.freeze_extra_modules, "embed_tokens,norm"),
+        ];
+        for (key, names, such) in named {
+            refuse_if(names.iter().any(String::is_empty), key, || format!("expected names such as {such}"))?;
+        }
+        let no_blocks = self.freeze_trainable_layers == 0 && self.freeze_extra_modules.is_empty();
+        refuse_if(
+            self.finetuning_type == FinetuningType::Freeze && no_blocks,
+            "freeze_trainable_layers",
+            || {
+                "with 0 blocks and no freeze_extra_modules nothing would be trained; give 2 for the last two"
+                    .into()
+            },
+        )?;
         if let LoraTarget::Modules(names) = &self.lora_target {
             refuse_if(names.is_empty() || names.iter().any(String::is_empty), "lora_target", || {
                 "expected `all` or module names such as `q_proj,v_proj`".into()
@@ -344,6 +404,14 @@ impl TrainArgs {
         }
         let epsilon = self.adam_epsilon;
         expect(epsilon.is_finite() && epsilon > 0.0, "adam_epsilon", "a number above 0", epsilon)?;
+        if let Some(alpha) = self.neftune_noise_alpha {
+            expect(
+                alpha.is_finite() && alpha >= 0.0,
+                "neftune_noise_alpha",
+                "a number of at least 0 (the paper's are 5 to 15)",
+                alpha,
+            )?;
+        }
         if let Some(steps) = self.eval_steps {
             check_interval("eval_steps", steps)?;
         }

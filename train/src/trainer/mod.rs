@@ -6,6 +6,7 @@ pub mod checkpoint;
 mod evaluate;
 mod lock;
 mod output;
+mod pissa;
 mod prepare;
 mod progress;
 mod resume;
@@ -32,7 +33,7 @@ use crate::{Error, Result};
 use best::Best;
 use lock::OutputLock;
 use medley_autograd::GradScaler;
-use medley_autograd::optim::AdamW;
+use medley_autograd::optim::Optimizer;
 use medley_model::Llama;
 use medley_model::adapter::LoraConfig;
 use medley_model::tokenizer::Tokenizer;
@@ -60,7 +61,7 @@ struct Trainer<'a> {
     probe: Option<Probe>,
     conflicts: Conflicts,
     sampler: Sampler,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     /// Only where gradients are f16: their range is small.
     scaler: Option<GradScaler>,
     schedule: Schedule,

@@ -10,7 +10,7 @@ use crate::config::LossReduction;
 use crate::data::{Dataset, TaskId};
 use crate::mix::{PackedBatch, label_counts, pack};
 use medley_autograd::no_grad;
-use medley_model::{Labels, Llama, Pass};
+use medley_model::{Labels, Llama, Noise, Pass};
 use medley_tensor::Tensor;
 
 /// What a step (or an evaluation) measured.
@@ -112,6 +112,8 @@ pub(super) struct Sums {
     out: StepLoss,
     /// Micro-batches run so far.
     micro_batches: u64,
+    /// Sequences in them.
+    sequences: u64,
     /// Results still on the device, and the task of each of their labels.
     measured: Vec<(Tensor, Vec<TaskId>)>,
 }
@@ -120,7 +122,7 @@ impl Sums {
     /// For a step with these many labelled tokens and these token weights, by task.
     pub fn new(token_weights: Vec<f64>, labelled: Vec<u64>) -> Self {
         let out = StepLoss { labelled, ..StepLoss::new(token_weights.len()) };
-        Sums { token_weights, out, micro_batches: 0, measured: vec![] }
+        Sums { token_weights, out, micro_batches: 0, sequences: 0, measured: vec![] }
     }
 
     pub fn count_examples(&mut self, data: &Dataset, indices: &[u32]) {
@@ -136,6 +138,8 @@ impl Sums {
         for batch in batches {
             let number = self.micro_batches;
             self.micro_batches += 1;
+            let first_sequence = self.sequences;
+            self.sequences += batch.tasks.len() as u64;
             self.out.tokens += batch.sequences.ids.len() as u64;
             if batch.label_rows.is_empty() {
                 continue;
@@ -152,7 +156,7 @@ impl Sums {
             };
             let nll = match train {
                 Some(training) => {
-                    let hidden = model.hidden(&sequences, &training.pass(number))?;
+                    let hidden = model.hidden(&sequences, &training.pass(number, first_sequence))?;
                     let (loss, nll) = model.loss(&hidden, &labels)?;
                     drop(hidden);
                     loss.backward_scaled(loss_scale)?;
@@ -184,18 +188,30 @@ impl Sums {
 /// Settings of a pass that trains.
 #[derive(Debug, Clone, Copy)]
 pub struct Training {
-    /// Seeds dropout.
+    /// Seeds dropout and noise.
     pub seed: u64,
+    /// Number of the step, from 0.
+    pub step: u64,
     /// Number of the step's first micro-batch over the whole run.
     pub first_micro_batch: u64,
     /// Recompute activations in the backward pass.
     pub checkpoint: bool,
     /// Multiplies every gradient (loss scaling in f16); 1 otherwise.
     pub loss_scale: f32,
+    /// α of NEFTune's noise on the embeddings, where there is any.
+    pub neftune_alpha: Option<f64>,
 }
 
 impl Training {
-    fn pass(&self, micro_batch: u64) -> Pass {
-        Pass { dropout: Some((self.seed, self.first_micro_batch + micro_batch)), checkpoint: self.checkpoint }
+    /// The pass of one micro-batch, whose first sequence has this number in the step.
+    fn pass(&self, micro_batch: u64, first_sequence: u64) -> Pass {
+        let noise = self.neftune_alpha.filter(|alpha| *alpha > 0.0).map(|alpha| Noise {
+            alpha: alpha as f32,
+            seed: self.seed,
+            step: self.step,
+            first_sequence,
+        });
+        let dropout = Some((self.seed, self.first_micro_batch + micro_batch));
+        Pass { dropout, noise, checkpoint: self.checkpoint }
     }
 }

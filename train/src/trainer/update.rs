@@ -33,9 +33,11 @@ impl Trainer<'_> {
         let indices = self.sampler.step(step + self.watch.data_offset).to_vec();
         let training = Training {
             seed: self.config.run.seed,
+            step,
             first_micro_batch: step * args.gradient_accumulation_steps as u64,
             checkpoint: args.gradient_checkpointing,
             loss_scale,
+            neftune_alpha: args.neftune_noise_alpha,
         };
         let (micro_batch, max_grad_norm) = (args.per_device_train_batch_size, args.max_grad_norm);
         let weighing = self.weigh(step, &indices)?;
