@@ -102,8 +102,27 @@ pub struct Summary {
     pub tokens_per_second: f64,
     /// Most memory in use at once.
     pub peak_memory_bytes: u64,
+    /// What each task had of the run, those before a resume included.
+    pub shares: Vec<TaskShare>,
     /// Where the results are.
     pub output_dir: PathBuf,
+}
+
+/// What a task was asked to have of a run, and what it had.
+#[derive(Debug, Clone, PartialEq, Default, serde::Serialize)]
+pub struct TaskShare {
+    /// Its name.
+    pub task: String,
+    /// The share asked: of the examples, or of the labelled tokens under `sampling_unit: tokens`.
+    pub asked: f64,
+    /// Examples trained on, repeats counted.
+    pub examples: u64,
+    /// Their share.
+    pub share: f64,
+    /// Labelled tokens trained on.
+    pub labelled_tokens: u64,
+    /// Their share.
+    pub share_tokens: f64,
 }
 
 /// Whoever watches a run. Any `FnMut(&Event)` is one.

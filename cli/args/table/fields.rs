@@ -4,7 +4,9 @@ use super::super::Cmd::{
     self, Chat, Compare, Convert, DataCheck, DataShow, DataStats, Eval, Export, Generate, Logits, Predict,
     Quickstart, Train,
 };
-use super::super::option::Kind::{Choice, Flag, FlagOrPath, Float, Int, IntList, List, Numbers, Path, Text};
+use super::super::option::Kind::{
+    Choice, Flag, FlagOrPath, Float, Int, IntList, List, Numbers, Path, Shares, Structure, Text,
+};
 use super::super::option::{Opt, Section};
 
 const OPENS_MODEL: &[Cmd] =
@@ -163,8 +165,8 @@ pub const TASKS: &[Opt] = &[
     Opt::field(
         Section::Tasks,
         "sampling_strategy",
-        Choice(&["proportional", "balanced", "temperature"]),
-        "a task's share of a step: by its examples, equal, or between",
+        Choice(&["proportional", "balanced", "temperature", "stratified", "capped"]),
+        "a task's share of a step: by its examples, equal, between, or by examples up to a cap",
     )
     .on(TRAIN),
     Opt::field(
@@ -172,6 +174,36 @@ pub const TASKS: &[Opt] = &[
         "sampling_temperature",
         Float,
         "T of p(task) ∝ examples^(1/T); larger is more even",
+    )
+    .on(TRAIN),
+    Opt::field(Section::Tasks, "sampling_cap", Int, "cap of p(task) ∝ min(examples, cap), with capped")
+        .on(TRAIN),
+    Opt::field(
+        Section::Tasks,
+        "sampling_unit",
+        Choice(&["examples", "tokens"]),
+        "what is shared: examples, or labelled tokens",
+    )
+    .on(TRAIN),
+    Opt::field(
+        Section::Tasks,
+        "sampling_schedule",
+        Structure,
+        "shares that change over the run: [{at: 0, strategy: balanced}, {at: 1, shares: {qa: 2, sum: 1}}]",
+    )
+    .on(TRAIN),
+    Opt::field(
+        Section::Tasks,
+        "mix_strategy",
+        Choice(&["concat", "interleave_under", "interleave_over", "interleave_once"]),
+        "end an epoch at the first dataset's end, at the last one's, or use each example once",
+    )
+    .on(TRAIN),
+    Opt::field(
+        Section::Tasks,
+        "interleave_probs",
+        Shares,
+        "shares of the datasets in their order, or of tasks by name",
     )
     .on(TRAIN),
     Opt::field(

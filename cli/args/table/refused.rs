@@ -13,8 +13,7 @@ const WEIGHTED_LOSS: &str = "the loss is cross-entropy with a weight a task; use
 const ONE_PROCESS: &str =
     "training runs in one process; drop it (4-bit weights and gradient_checkpointing save memory)";
 const NO_BEAMS: &str = "completions are greedy or sampled, without beams; use 1";
-const SHARES: &str =
-    "shares of tasks are set by sampling_strategy (proportional, balanced, temperature); drop it";
+const SHARES: &str = "the order of examples is set by sampling_strategy and mix_strategy; drop it";
 
 pub const REFUSED: &[Opt] = &[
     Opt::refused("adapter_folder", UNSET, "name the adapter by adapter_name_or_path"),
@@ -36,8 +35,6 @@ pub const REFUSED: &[Opt] = &[
     Opt::refused("export_legacy_format", OFF, "weights are written as safetensors; drop it"),
     Opt::refused("export_hub_model_id", UNSET, "nothing is uploaded; write to export_dir"),
     Opt::refused("media_dir", UNSET, "models here read text only; drop it"),
-    Opt::refused("mix_strategy", &["concat"], SHARES),
-    Opt::refused("interleave_probs", UNSET, SHARES),
     Opt::refused("eval_num_beams", &["1", "none"], NO_BEAMS),
     Opt::refused("num_beams", &["1"], NO_BEAMS),
     Opt::refused("generation_num_beams", &["1", "none"], NO_BEAMS),

@@ -1,5 +1,6 @@
 //! The options whose value is one of a few names.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -81,6 +82,46 @@ pub enum SamplingStrategy {
     Balanced,
     /// Share ∝ examples^(1/T), T = `sampling_temperature`.
     Temperature,
+    /// As proportional, but every step holds its share of every task.
+    Stratified,
+    /// Share ∝ min(examples, `sampling_cap`): T5's examples-proportional mixing (arXiv 1910.10683).
+    Capped,
+}
+
+/// What the shares of a sampling strategy are shares of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SamplingUnit {
+    /// Examples.
+    #[default]
+    Examples,
+    /// Labelled tokens: tasks with long replies are drawn less often.
+    Tokens,
+}
+
+/// How datasets are mixed, and with it how long an epoch is: LLaMA-Factory's option.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MixStrategy {
+    /// One after another, shuffled together: every example once an epoch.
+    #[default]
+    Concat,
+    /// By `interleave_probs` (else equally) until the first dataset has no example left.
+    InterleaveUnder,
+    /// By `interleave_probs` (else equally) until every dataset was seen whole; smaller ones come again.
+    InterleaveOver,
+    /// By `interleave_probs` (else equally) among the datasets that have examples left: each example once.
+    InterleaveOnce,
+}
+
+/// Shares of datasets or tasks: numbers in their order, or by task name. They need not sum to 1.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Shares {
+    /// One for each dataset file, in the order in which they are given, or for each task.
+    InOrder(Vec<f64>),
+    /// One for each task; 0 leaves it out.
+    ByTask(BTreeMap<String, f64>),
 }
 
 /// What the loss of one optimizer step is the mean of.

@@ -1,6 +1,8 @@
 //! How the tasks share a step and its loss.
 
-use super::choices::{GradientSurgery, LossReduction, SamplingStrategy, TaskWeighting};
+use super::choices::{
+    GradientSurgery, LossReduction, MixStrategy, SamplingStrategy, SamplingUnit, Shares, TaskWeighting,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -36,6 +38,18 @@ pub struct TaskArgs {
     pub sampling_strategy: SamplingStrategy,
     /// Exponent's inverse T of `temperature` sampling: p(task) ∝ examples^(1/T).
     pub sampling_temperature: f64,
+    /// The most that a task counts under `capped` sampling: examples, or labelled tokens where those are
+    /// shared.
+    pub sampling_cap: Option<u64>,
+    /// What the shares are shares of.
+    pub sampling_unit: SamplingUnit,
+    /// Shares that change over the run, with straight lines between its points. The order of the run is
+    /// fixed by its whole length, so a resumed run must have the same.
+    pub sampling_schedule: Vec<SchedulePoint>,
+    /// LLaMA-Factory's mixing of datasets; an `interleave_*` sets how long an epoch is.
+    pub mix_strategy: MixStrategy,
+    /// Shares of the datasets (in their order) or of the tasks (in order, or by name).
+    pub interleave_probs: Option<Shares>,
     /// What the loss of one optimizer step is the mean of.
     pub loss_reduction: LossReduction,
 }
@@ -55,7 +69,26 @@ impl Default for TaskArgs {
             conflict_steps: 0,
             sampling_strategy: SamplingStrategy::Proportional,
             sampling_temperature: 2.0,
+            sampling_cap: None,
+            sampling_unit: SamplingUnit::Examples,
+            sampling_schedule: Vec::new(),
+            mix_strategy: MixStrategy::Concat,
+            interleave_probs: None,
             loss_reduction: LossReduction::TaskMean,
         }
     }
+}
+
+/// Shares at one point of a run: `{at: 0.5, shares: {qa: 1, sum: 2}}` or `{at: 1, strategy: balanced}`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SchedulePoint {
+    /// Progress: 0 is the start of the run, 1 its end.
+    pub at: f64,
+    /// Shares given as numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shares: Option<Shares>,
+    /// Or the shares of a strategy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<SamplingStrategy>,
 }

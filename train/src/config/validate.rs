@@ -2,8 +2,8 @@
 
 use super::{
     BadStep, DataArgs, EvalArgs, FinetuningType, GenerateArgs, IntervalStrategy, LoraArgs, LoraTarget,
-    ModelArgs, OutputArgs, RunArgs, SchedulerType, Stage, TaskArgs, TaskChoice, TaskWeighting, TrainArgs,
-    TrainConfig,
+    MixStrategy, ModelArgs, OutputArgs, RunArgs, SamplingStrategy, SchedulerType, Shares, Stage, TaskArgs,
+    TaskChoice, TaskWeighting, TrainArgs, TrainConfig,
 };
 use crate::metrics::Extraction;
 use crate::trainer::Objective;
@@ -235,7 +235,47 @@ impl TaskArgs {
             "sampling_temperature",
             "a number above 0 (1 is proportional, larger is more even)",
             temperature,
-        )
+        )?;
+        self.validate_sampling()
+    }
+
+    fn validate_sampling(&self) -> Result<(), ConfigError> {
+        let uses = |strategy| {
+            self.sampling_strategy == strategy
+                || self.sampling_schedule.iter().any(|point| point.strategy == Some(strategy))
+        };
+        expect(self.sampling_cap != Some(0), "sampling_cap", "at least 1", 0)?;
+        let capped = uses(SamplingStrategy::Capped);
+        refuse_if(capped && self.sampling_cap.is_none(), "sampling_cap", || {
+            "`capped` sampling needs one, e.g. `sampling_cap: 3000`: the most that a task counts".into()
+        })?;
+        refuse_if(!capped && self.sampling_cap.is_some(), "sampling_cap", || {
+            "only `sampling_strategy: capped` reads it; set that or drop it".into()
+        })?;
+        let interleaved = self.mix_strategy != MixStrategy::Concat || self.interleave_probs.is_some();
+        refuse_if(
+            interleaved && self.sampling_strategy != SamplingStrategy::Proportional,
+            "sampling_strategy",
+            || "mix_strategy and interleave_probs set the shares already; drop one of them".into(),
+        )?;
+        let scheduled = !self.sampling_schedule.is_empty();
+        refuse_if(
+            scheduled && (interleaved || self.sampling_strategy != SamplingStrategy::Proportional),
+            "sampling_schedule",
+            || "sampling_strategy, mix_strategy or interleave_probs set the shares too; drop them".into(),
+        )?;
+        check_shares("interleave_probs", self.interleave_probs.as_ref())?;
+        let mut before = -1.0;
+        for point in &self.sampling_schedule {
+            let ascending = (0.0..=1.0).contains(&point.at) && point.at > before;
+            expect(ascending, "sampling_schedule", "`at` from 0 to 1, ascending", point.at)?;
+            before = point.at;
+            refuse_if(point.shares.is_some() == point.strategy.is_some(), "sampling_schedule", || {
+                format!("the point at {} needs either `shares` or `strategy`", point.at)
+            })?;
+            check_shares("sampling_schedule", point.shares.as_ref())?;
+        }
+        Ok(())
     }
 }
 
@@ -487,6 +527,16 @@ impl RunArgs {
         refuse_if(self.bf16 && self.fp16, "fp16", || "bf16 is set too; keep one of the two".into())?;
         expect(self.num_threads != Some(0), "num_threads", "at least 1 thread", 0)
     }
+}
+
+fn check_shares(key: &'static str, shares: Option<&Shares>) -> Result<(), ConfigError> {
+    let values: Vec<f64> = match shares {
+        None => return Ok(()),
+        Some(Shares::InOrder(values)) => values.clone(),
+        Some(Shares::ByTask(by_task)) => by_task.values().copied().collect(),
+    };
+    let good = values.iter().all(|v| v.is_finite() && *v >= 0.0) && values.iter().sum::<f64>() > 0.0;
+    expect(good, key, "shares of at least 0, one of them above 0", format!("{values:?}"))
 }
 
 /// A number of steps (whole, ≥ 1) or a share of all steps in (0, 1), as in `transformers.TrainingArguments`.

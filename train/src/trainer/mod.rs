@@ -184,6 +184,7 @@ impl<'a> Trainer<'a> {
             runtime,
             tokens_per_second: tokens as f64 / runtime.as_secs_f64().max(1e-9),
             peak_memory_bytes: ledger::snapshot().total.1 as u64,
+            shares: self.progress.shares(self.data.tasks.names()),
             output_dir: self.output_dir.clone(),
         };
         self.finish(&summary, sink).map_err(|error| self.rescue(error))?;

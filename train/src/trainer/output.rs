@@ -190,6 +190,7 @@ impl Trainer<'_> {
             "train_tokens_per_second": summary.tokens_per_second,
             "peak_memory_bytes": summary.peak_memory_bytes,
             "peak_memory_by_category": by_category,
+            "shares": summary.shares,
         });
         if let (Some(step), Some(value)) = (self.state.best_global_step, self.state.best_metric) {
             results["best_metric"] = json!({"name": self.best.metric(), "value": value, "step": step});

@@ -137,8 +137,10 @@ impl<'a> Trainer<'a> {
                 "the longest example has {longest} tokens, the model was made for {context}: a cutoff_len of {context} is safer"
             )));
         }
-        let sampler = setup::sampler(config, &data.train)?;
+        let (mut sampler, notes) = setup::sampler(config, &data.train)?;
+        notes.into_iter().for_each(|note| sink.event(&Event::Warning(note)));
         let total_steps = total_steps(&config.train, sampler.steps_per_epoch() as u64);
+        sampler.for_run(total_steps);
         let (weigher, probe) = weigh::weigher(config, &data, &weighing.alpha, total_steps, sink)?;
         let conflicts = Conflicts::new(data.tasks.len());
         let args = &config.train;

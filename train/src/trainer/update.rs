@@ -4,8 +4,8 @@ use super::progress::Measured;
 use super::step::{StepLoss, Training, run_examples};
 use super::watch::{Finding, MOST_SKIPS_IN_A_ROW};
 use super::{Trainer, checkpoint};
-use crate::data::location;
 use crate::config::{BadStep, GradientSurgery};
+use crate::data::location;
 use crate::events::{Event, EventSink};
 use crate::{Error, Result};
 use medley_autograd::GradScaler;
@@ -31,6 +31,7 @@ impl Trainer<'_> {
         let loss_scale = self.scaler.as_ref().map_or(1.0, GradScaler::scale);
         let args = &self.config.train;
         let indices = self.sampler.step(step + self.watch.data_offset).to_vec();
+        let asked = self.sampler.asked(step + self.watch.data_offset);
         let training = Training {
             seed: self.config.run.seed,
             step,
@@ -82,7 +83,7 @@ impl Trainer<'_> {
         self.watch.skipped_in_a_row = 0;
         let (grad_norm, skipped) = (report.grad_norm, report.skipped);
         let alpha = weighing.alpha;
-        Ok(Stepped::Done(Measured { loss, alpha, grad_norm, learning_rate, skipped, left_out: false }))
+        Ok(Stepped::Done(Measured { loss, alpha, grad_norm, learning_rate, skipped, left_out: false, asked }))
     }
 
     /// Reports a step that is not to be trusted and does what the options say; `None` where it is to be taken
@@ -143,7 +144,8 @@ impl Trainer<'_> {
         self.watch.skipped_in_a_row += 1;
         let (loss, learning_rate) = (loss.clone(), self.schedule.lr(step));
         let (alpha, grad_norm) = (self.weigher.alpha(), f64::NAN);
-        let measured = Measured { loss, alpha, grad_norm, learning_rate, skipped: true, left_out: true };
+        let measured =
+            Measured { loss, alpha, grad_norm, learning_rate, skipped: true, left_out: true, asked: vec![] };
         Ok(Some(Stepped::Done(measured)))
     }
 

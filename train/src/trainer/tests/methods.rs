@@ -6,6 +6,7 @@ use super::*;
 use crate::config::{FinetuningType, TrainConfig};
 use medley_autograd::no_grad;
 use medley_model::{Freeze, Pass, Placement, Sequences, TrainedWeights};
+use medley_tensor::DType;
 
 fn reference(run: &str) -> Reference {
     Reference(Safetensors::open(fixture("methods").join(run).join("reference.safetensors")).unwrap())
