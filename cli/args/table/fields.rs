@@ -86,7 +86,21 @@ pub const DATA: &[Opt] = &[
         Section::Data,
         "template",
         Text,
-        "alpaca, chatml, llama2, llama3, default; unset: the model's own",
+        "alpaca, chatml, llama3, … (docs/templates.md) or a .yaml file; unset: the model's own",
+    )
+    .on(RENDERS),
+    Opt::field(
+        Section::Data,
+        "enable_thinking",
+        Choice(&["true", "false", "none"]),
+        "with qwen3, deepseekr1, …: think, do not think, or both as the data has it",
+    )
+    .on(RENDERS),
+    Opt::field(
+        Section::Data,
+        "preserve_thinking",
+        Flag,
+        "keep the thoughts of earlier turns under mask_history",
     )
     .on(RENDERS),
     Opt::field(Section::Data, "task_prefix", Flag, "put `### Task: QA` before the instruction (alpaca)")

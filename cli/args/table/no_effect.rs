@@ -91,8 +91,6 @@ pub const NO_EFFECT: &[Opt] = &[
     Opt::no_effect("length_column_name", "there is no padding to save"),
     Opt::no_effect("sortish_sampler", "there is no padding to save"),
     Opt::no_effect("eval_on_each_dataset", "every evaluation reports each task's loss"),
-    Opt::no_effect("enable_thinking", "no template here has a thinking part"),
-    Opt::no_effect("preserve_thinking", "no template here has a thinking part"),
     Opt::no_effect("dataloader_num_workers", NO_LOADER),
     Opt::no_effect("dataloader_prefetch_factor", NO_LOADER),
     Opt::no_effect("dataloader_pin_memory", NO_LOADER),

@@ -1,5 +1,6 @@
 //! Which examples, rendered how.
 
+use medley_model::template::Thinking;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -17,8 +18,12 @@ pub struct DataArgs {
     pub data_files: Vec<PathBuf>,
     /// Files, folders or patterns to evaluate or predict on.
     pub eval_data_files: Vec<PathBuf>,
-    /// Prompt template; `None` takes the model's own chat template.
+    /// Prompt template: a name, or a YAML file; `None` takes the model's own chat template.
     pub template: Option<String>,
+    /// Whether models with a thinking template think.
+    pub enable_thinking: Thinking,
+    /// Keep the thoughts of earlier turns under `mask_history`.
+    pub preserve_thinking: bool,
     /// Put the article's `### Task: QA` header before the instruction.
     pub task_prefix: bool,
     /// System message for examples that have none.
@@ -50,6 +55,8 @@ impl Default for DataArgs {
             data_files: Vec::new(),
             eval_data_files: Vec::new(),
             template: None,
+            enable_thinking: Thinking::On,
+            preserve_thinking: false,
             task_prefix: false,
             default_system: None,
             cutoff_len: 2048,

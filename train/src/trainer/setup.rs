@@ -46,6 +46,8 @@ pub fn renderer(config: &TrainConfig) -> Result<Renderer> {
         mask_history: config.data.mask_history,
         task_prefix: config.data.task_prefix,
         default_system: config.data.default_system.clone(),
+        enable_thinking: config.data.enable_thinking,
+        preserve_thinking: config.data.preserve_thinking,
         cutoff_len: Some(config.data.cutoff_len),
         ..RenderOptions::default()
     };
