@@ -1,11 +1,13 @@
 //! What a run shows while it goes: a bar on a terminal, one line per log entry elsewhere. Both on stderr, so that
 //! stdout holds results only.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use medley_train::events::{Event, EventSink, Plan, Summary};
+use medley_train::predict::Answered;
 use medley_train::state::LogEntry;
 
 /// The display that suits stderr.
@@ -27,11 +29,19 @@ impl Counter {
             return Counter(None);
         }
         let bar = ProgressBar::new(total as u64);
-        if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len}, {eta} left") {
+        if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len}{prefix}, {eta} left") {
             bar.set_style(style);
         }
         bar.set_message(what);
         Counter(Some(bar))
+    }
+
+    /// So many answers are complete, at so many tokens a second.
+    pub fn answered(&self, at: &Answered) {
+        if let Some(bar) = &self.0 {
+            bar.set_position(at.done as u64);
+            bar.set_prefix(format!(" {:.0} tokens/s", at.tokens_per_second()));
+        }
     }
 
     /// `done` of them are finished.
@@ -119,11 +129,12 @@ impl EventSink for Bar {
                     .set_message(format!("{at}  loss {loss:.4}  {tokens_per_second:.0} tokens/s  {times}"));
                 self.bar.set_position(*step);
             }
+            Event::Answering(at) => self.bar.set_message(answering(at)),
             // The bar shows the loss of every step already.
             Event::StepLogged(_) => {}
             Event::Finished(summary) => {
                 self.bar.finish_and_clear();
-                eprintln!("{}", finished_line(summary));
+                finished_lines(summary).iter().for_each(|line| eprintln!("{line}"));
             }
             Event::Interrupted { .. } => {
                 self.bar.finish_and_clear();
@@ -144,11 +155,16 @@ impl EventSink for Bar {
 struct Lines<W> {
     out: W,
     pace: Pace,
+    /// When the last line about an answering that goes on was written.
+    told: Duration,
 }
+
+/// Time between lines about an evaluation that is under way.
+const TELL: Duration = Duration::from_secs(20);
 
 impl<W: Write> Lines<W> {
     fn new(out: W) -> Self {
-        Self { out, pace: Pace::new(&Plan::default()) }
+        Self { out, pace: Pace::new(&Plan::default()), told: Duration::ZERO }
     }
 
     fn put(&mut self, line: &str) {
@@ -167,6 +183,15 @@ impl<W: Write> EventSink for Lines<W> {
                 }
             }
             Event::StepFinished { .. } => {}
+            Event::Answering(at) => {
+                if at.elapsed < self.told {
+                    self.told = Duration::ZERO;
+                }
+                if at.elapsed >= self.told + TELL && at.done < at.total {
+                    self.told = at.elapsed;
+                    self.put(&answering(at));
+                }
+            }
             Event::StepLogged(entry) => {
                 let line = format!(
                     "{}  {}  {}",
@@ -176,7 +201,7 @@ impl<W: Write> EventSink for Lines<W> {
                 );
                 self.put(&line);
             }
-            Event::Finished(summary) => self.put(&finished_line(summary)),
+            Event::Finished(summary) => finished_lines(summary).iter().for_each(|line| self.put(line)),
             other => {
                 if let Some(line) = message_line(other, &self.pace) {
                     self.put(&line);
@@ -193,6 +218,14 @@ fn message_line(event: &Event, pace: &Pace) -> Option<String> {
         Event::CheckpointSaved { step, path } => {
             Some(format!("{}  saved {}", pace.step(*step), path.display()))
         }
+        Event::Note(text) => Some(format!("note: {text}")),
+        Event::Conflicts(report) => Some(report.lines().join("\n")),
+        Event::StoppedEarly { step, reason } => {
+            Some(format!("{}  early stopping: {reason}", pace.step(*step)))
+        }
+        Event::BestLoaded { step, metric, value } => {
+            Some(format!("took the best weights, those of step {step}: {metric} {value:.4}"))
+        }
         Event::Warning(text) => Some(format!("warning: {text}")),
         Event::Interrupted { step, checkpoint } => Some(match checkpoint {
             Some(path) => {
@@ -202,6 +235,51 @@ fn message_line(event: &Event, pace: &Pace) -> Option<String> {
         }),
         _ => None,
     }
+}
+
+/// `answering 12/48  310 tokens/s  0:04 elapsed, 0:12 left`
+fn answering(at: &Answered) -> String {
+    let elapsed = at.elapsed.as_secs_f64();
+    let left = match at.done {
+        0 => String::new(),
+        done => {
+            let seconds = elapsed / done as f64 * at.total.saturating_sub(done) as f64;
+            format!(", {} left", clock(Duration::from_secs_f64(seconds.min(1e9))))
+        }
+    };
+    format!(
+        "answering {}/{}  {:.0} tokens/s  {} elapsed{left}",
+        at.done,
+        at.total,
+        at.tokens_per_second(),
+        clock(at.elapsed)
+    )
+}
+
+/// The scores that say most of a task's answers, in the order in which they are shown.
+const SHOWN: [(&str, &str); 5] = [
+    ("_macro_f1", "macro F1"),
+    ("_token_accuracy", "token accuracy"),
+    ("_accuracy", "accuracy"),
+    ("_rougeL", "ROUGE-L"),
+    ("_f1", "F1"),
+];
+
+/// `qa F1 0.612 ROUGE-L 0.600`, one part a task.
+fn answer_scores(entry: &LogEntry) -> Vec<String> {
+    let mut by_task: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (key, value) in entry.values() {
+        let Some(rest) = key.strip_prefix("eval_") else { continue };
+        if rest.ends_with("_micro_f1") {
+            continue;
+        }
+        // The first suffix that fits is the name: `_f1` also ends `_macro_f1`.
+        let found = SHOWN.iter().find_map(|(suffix, name)| Some((rest.strip_suffix(suffix)?, name)));
+        if let Some((task, name)) = found {
+            by_task.entry(task).or_default().push(format!("{name} {value:.3}"));
+        }
+    }
+    by_task.into_iter().map(|(task, scores)| format!("{task} {}", scores.join(" "))).collect()
 }
 
 fn plan_lines(plan: &Plan) -> Vec<String> {
@@ -240,6 +318,7 @@ fn measured(entry: &LogEntry) -> String {
         let by_task = if tasks.is_empty() { String::new() } else { format!(" ({})", tasks.join(", ")) };
         parts.push(format!("{name} {loss:.4}{by_task}"));
     }
+    parts.extend(answer_scores(entry));
     parts.extend(entry.get("grad_norm").map(|norm| format!("grad_norm {norm:.3}")));
     parts.extend(entry.get("learning_rate").map(|rate| format!("lr {rate:.3e}")));
     if let Some(scale) = entry.get("loss_scale") {
@@ -248,6 +327,32 @@ fn measured(entry: &LogEntry) -> String {
     }
     parts.extend(entry.get("tokens_per_second").map(|rate| format!("{rate:.0} tokens/s")));
     parts.join("  ")
+}
+
+/// How the run went and, of several tasks, what each had of it.
+fn finished_lines(summary: &Summary) -> Vec<String> {
+    let mut lines = vec![finished_line(summary)];
+    if summary.shares.len() > 1 {
+        let percent = |share: f64| format!("{:.2} %", 100.0 * share);
+        let rows: Vec<Vec<String>> = summary
+            .shares
+            .iter()
+            .map(|s| {
+                let (examples, labelled) = (s.examples.to_string(), s.labelled_tokens.to_string());
+                vec![
+                    s.task.clone(),
+                    percent(s.asked),
+                    examples,
+                    percent(s.share),
+                    labelled,
+                    percent(s.share_tokens),
+                ]
+            })
+            .collect();
+        let header = ["task", "asked", "examples", "got", "labelled tokens", "got"];
+        lines.extend(crate::table::render(&header, &rows).lines().map(str::to_string));
+    }
+    lines
 }
 
 fn finished_line(summary: &Summary) -> String {
@@ -282,6 +387,8 @@ fn amount(count: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use medley_train::events::TaskShare;
+
     use super::*;
 
     fn plan() -> Plan {
@@ -337,6 +444,47 @@ mod tests {
     }
 
     #[test]
+    fn an_evaluation_tells_its_progress_and_its_scores() {
+        let answering = |done, seconds| {
+            let elapsed = Duration::from_secs(seconds);
+            Event::Answering(Answered { done, total: 10, tokens: 100 * seconds, elapsed })
+        };
+        let entry = LogEntry::new(4, 0.5)
+            .with("eval_loss", 1.0)
+            .with("eval_qa_loss", 1.0)
+            .with("eval_qa_f1", 0.5)
+            .with("eval_cls_macro_f1", 0.25)
+            .with("eval_cls_micro_f1", 0.75)
+            .with("eval_cls_f1", 0.7)
+            .with("eval_cls_accuracy", 0.125)
+            .with("eval_cls_token_accuracy", 0.9)
+            .with("eval_runtime", 3.0);
+        let reason = "eval_loss has not improved for 2 evaluations".to_string();
+        let lines = lines(&[
+            answering(0, 0),
+            answering(1, 5),
+            answering(2, 21),
+            answering(3, 30),
+            answering(10, 60),
+            answering(1, 22),
+            Event::Evaluated(entry),
+            Event::StoppedEarly { step: 4, reason },
+            Event::BestLoaded { step: 2, metric: "eval_loss".into(), value: 0.75 },
+        ]);
+        assert_eq!(
+            lines,
+            [
+                "answering 2/10  100 tokens/s  0:21 elapsed, 1:24 left",
+                "answering 1/10  100 tokens/s  0:22 elapsed, 3:18 left",
+                "step 4/0  epoch 0.50  eval_loss 1.0000 (qa 1.0000)  cls accuracy 0.125 F1 0.700 macro F1 0.250 \
+                 token accuracy 0.900  qa F1 0.500",
+                "step 4/0  early stopping: eval_loss has not improved for 2 evaluations",
+                "took the best weights, those of step 2: eval_loss 0.7500",
+            ]
+        );
+    }
+
+    #[test]
     fn an_interrupted_run_says_how_to_go_on() {
         let saved = lines(&[Event::Interrupted { step: 7, checkpoint: Some("out/checkpoint-7".into()) }]);
         assert_eq!(saved, ["stopped after step 7; go on with --resume_from_checkpoint out/checkpoint-7"]);
@@ -361,6 +509,24 @@ mod tests {
         bar.event(&Event::Warning("x".into()));
         bar.event(&Event::Finished(Summary { steps: 41, ..Summary::default() }));
         assert!(bar.bar.is_finished());
+    }
+
+    #[test]
+    fn a_finished_run_of_several_tasks_says_what_each_had() {
+        let share = |task: &str, examples, share| TaskShare {
+            task: task.into(),
+            asked: 0.5,
+            examples,
+            share,
+            labelled_tokens: 10 * examples,
+            share_tokens: share,
+        };
+        let shares = vec![share("qa", 51, 0.51), share("sum", 49, 0.49)];
+        let lines = finished_lines(&Summary { shares, ..Summary::default() });
+        assert_eq!(lines.len(), 5, "{lines:?}");
+        assert_eq!(lines[3], "qa    50.00 %        51  51.00 %              510  51.00 %");
+        let one = Summary { shares: vec![share("qa", 51, 1.0)], ..Summary::default() };
+        assert_eq!(finished_lines(&one).len(), 1, "one task had everything");
     }
 
     #[test]

@@ -13,9 +13,7 @@ const WEIGHTED_LOSS: &str = "the loss is cross-entropy with a weight a task; use
 const ONE_PROCESS: &str =
     "training runs in one process; drop it (4-bit weights and gradient_checkpointing save memory)";
 const NO_BEAMS: &str = "completions are greedy or sampled, without beams; use 1";
-const BEST: &str = "trainer_state.json names the checkpoint with the lowest eval_loss (best_model_checkpoint); take it from there";
-const SHARES: &str =
-    "shares of tasks are set by sampling_strategy (proportional, balanced, temperature); drop it";
+const SHARES: &str = "the order of examples is set by sampling_strategy and mix_strategy; drop it";
 
 pub const REFUSED: &[Opt] = &[
     Opt::refused("adapter_folder", UNSET, "name the adapter by adapter_name_or_path"),
@@ -37,8 +35,6 @@ pub const REFUSED: &[Opt] = &[
     Opt::refused("export_legacy_format", OFF, "weights are written as safetensors; drop it"),
     Opt::refused("export_hub_model_id", UNSET, "nothing is uploaded; write to export_dir"),
     Opt::refused("media_dir", UNSET, "models here read text only; drop it"),
-    Opt::refused("mix_strategy", &["concat"], SHARES),
-    Opt::refused("interleave_probs", UNSET, SHARES),
     Opt::refused("eval_num_beams", &["1", "none"], NO_BEAMS),
     Opt::refused("num_beams", &["1"], NO_BEAMS),
     Opt::refused("generation_num_beams", &["1", "none"], NO_BEAMS),
@@ -64,11 +60,6 @@ pub const REFUSED: &[Opt] = &[
     Opt::refused("use_asft_loss", OFF, WEIGHTED_LOSS),
     Opt::refused("use_eaft_loss", OFF, WEIGHTED_LOSS),
     Opt::refused("label_smoothing_factor", UNSET, WEIGHTED_LOSS),
-    Opt::refused("compute_accuracy", OFF, "run `medley predict`, which scores each task's answers"),
-    Opt::refused("early_stopping_steps", UNSET, BEST),
-    Opt::refused("load_best_model_at_end", OFF, BEST),
-    Opt::refused("metric_for_best_model", &["loss", "eval_loss", "none"], BEST),
-    Opt::refused("greater_is_better", OFF, BEST),
     Opt::refused("eval_delay", UNSET, "the first evaluation comes after eval_steps; drop it"),
     Opt::refused("dataloader_drop_last", OFF, "the last, short step of an epoch is trained on too; drop it"),
     Opt::refused("train_sampling_strategy", &["random"], SHARES),

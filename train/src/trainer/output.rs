@@ -190,6 +190,7 @@ impl Trainer<'_> {
             "train_tokens_per_second": summary.tokens_per_second,
             "peak_memory_bytes": summary.peak_memory_bytes,
             "peak_memory_by_category": by_category,
+            "shares": summary.shares,
         });
         if let (Some(step), Some(value)) = (self.state.best_global_step, self.state.best_metric) {
             results["best_metric"] = json!({"name": self.best.metric(), "value": value, "step": step});
@@ -198,6 +199,7 @@ impl Trainer<'_> {
             write_results(&self.output_dir, "train", &results)?;
         }
         write_json(&self.output_dir.join("medley_config.json"), self.config)?;
+        self.write_conflicts(sink)?;
         self.state.write(&self.output_dir)?;
         if self.config.output.plot_loss {
             plot::write_training_loss(&self.output_dir, &self.state.log_history)?;

@@ -5,12 +5,13 @@ use super::lock::OutputLock;
 use super::progress::Progress;
 use super::setup::{self, RunData};
 use super::watch::LossWatch;
-use super::{Trainer, checkpoint, evaluate, output_dir, resume};
+use super::{Trainer, checkpoint, evaluate, output_dir, resume, weigh};
 use crate::config::{self, Resume, Stage, TrainConfig};
 use crate::data::Dataset;
 use crate::events::{Event, EventSink};
 use crate::schedule::{Schedule, interval, total_steps};
 use crate::state::TrainerState;
+use crate::weighting::conflict::Conflicts;
 use crate::{Error, Result};
 use medley_autograd::optim::{AdafactorConfig, AdamWConfig, LionConfig, Optimizer, OptimizerConfig};
 use medley_autograd::{GradScaler, ScalerConfig};
@@ -136,8 +137,12 @@ impl<'a> Trainer<'a> {
                 "the longest example has {longest} tokens, the model was made for {context}: a cutoff_len of {context} is safer"
             )));
         }
-        let sampler = setup::sampler(config, &data.train)?;
+        let (mut sampler, notes) = setup::sampler(config, &data.train)?;
+        notes.into_iter().for_each(|note| sink.event(&Event::Warning(note)));
         let total_steps = total_steps(&config.train, sampler.steps_per_epoch() as u64);
+        sampler.for_run(total_steps);
+        let (weigher, probe) = weigh::weigher(config, &data, &weighing.alpha, total_steps, sink)?;
+        let conflicts = Conflicts::new(data.tasks.len());
         let args = &config.train;
         let optimizer = optimizer(config, &model)?;
         let scaler = match model.placement().compute {
@@ -161,6 +166,9 @@ impl<'a> Trainer<'a> {
             tokenizer,
             data,
             weighing,
+            weigher,
+            probe,
+            conflicts,
             sampler,
             optimizer,
             scaler,

@@ -3,7 +3,7 @@
 use super::step::Weighing;
 use crate::config::{FinetuningType, LoraTarget, Stage, TaskArgs, TrainConfig};
 use crate::data::{self, Dataset, LoadOptions, PtOptions, Split, Tasks};
-use crate::mix::{Sampler, SamplerOptions};
+use crate::mix::Sampler;
 use crate::predict::evaluation_split;
 use crate::{Error, Result};
 use medley_model::adapter::{LoraConfig, Pissa, Targets};
@@ -47,6 +47,7 @@ pub fn renderer(config: &TrainConfig) -> Result<Renderer> {
         task_prefix: config.data.task_prefix,
         default_system: config.data.default_system.clone(),
         cutoff_len: Some(config.data.cutoff_len),
+        ..RenderOptions::default()
     };
     Ok(Renderer::new(config.data.template.as_deref(), tokenizer, options)?)
 }
@@ -127,19 +128,14 @@ fn load(
     })
 }
 
-/// The order of `data`'s examples that a configuration asks for.
+/// The order of `data`'s examples that a configuration asks for, and what the user should know about it.
 ///
 /// # Errors
 /// No examples, or shares that cannot be drawn.
-pub fn sampler(config: &TrainConfig, data: &Dataset) -> Result<Sampler> {
-    let options = SamplerOptions {
-        strategy: config.tasks.sampling_strategy,
-        sampling_temperature: config.tasks.sampling_temperature,
-        step_size: super::step_size(config),
-        shuffle: !config.data.disable_shuffling,
-        seed: data_seed(config),
-    };
-    Sampler::new(&data.task_ids(), options).map_err(|e| Error::Run(e.to_string()))
+pub fn sampler(config: &TrainConfig, data: &Dataset) -> Result<(Sampler, Vec<String>)> {
+    let (step_size, shuffle) = (super::step_size(config), !config.data.disable_shuffling);
+    Sampler::from_config(&config.tasks, data, step_size, shuffle, data_seed(config))
+        .map_err(|e| Error::Run(e.to_string()))
 }
 
 /// `data_seed`, else `seed`.

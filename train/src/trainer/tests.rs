@@ -5,6 +5,7 @@
 // One labelled span an example is the usual case here.
 #![allow(clippy::single_range_in_vec_init)]
 
+mod by_task;
 mod methods;
 
 use super::*;
