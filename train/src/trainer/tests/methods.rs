@@ -101,19 +101,15 @@ fn modules_trained_in_full_start_as_the_base() {
     let lora = LoraConfig { rank: 2, modules_to_save: names.to_vec(), ..LoraConfig::default() };
     model.attach_lora(&lora, 1).unwrap();
     assert_eq!(logits(&model, &ids), logits(&base, &ids));
-    let plain: Vec<String> =
+    let beside: Vec<String> =
         model.params().iter().map(|p| p.name().to_string()).filter(|n| !n.contains("lora_")).collect();
-    assert_eq!(plain, ["model.embed_tokens.weight", "lm_head.weight"]);
+    assert_eq!(beside, ["model.embed_tokens.weight", "lm_head.weight"]);
 
     let data = Dataset::from_examples(&["a", "b"], &[(ids.to_vec(), vec![2..5], 0)]);
-    run_examples(&model, &data, &[0], 1, &plain_weighing(), Some(QUIET)).unwrap();
+    run_examples(&model, &data, &[0], 1, &plain(2), Some(QUIET)).unwrap();
     for p in model.params().iter().filter(|p| !p.name().contains("lora_A")) {
         assert!(p.grad().unwrap().to_vec_f32().unwrap().iter().any(|g| *g != 0.0), "{}", p.name());
     }
-}
-
-fn plain_weighing() -> Weighing {
-    super::plain(2)
 }
 
 fn frozen(layers: i64, modules: &[&str], extra: &[&str]) -> Llama {
@@ -138,14 +134,13 @@ fn freeze_learns_as_in_pytorch() {
     );
 
     let model = frozen(1, &["mlp"], &["norm"]);
-    let (data, weighing) = (reference.step(0), plain_weighing());
+    let (data, weighing) = (reference.step(0), plain(2));
     let kept = gradient(&model, &data, &all(&data), 2, &weighing, QUIET);
     let again = gradient(&model, &data, &all(&data), 2, &weighing, Training { checkpoint: true, ..QUIET });
     assert!(again == kept);
 }
 
-/// Below the lowest trained block nothing is recorded, whether activations are recomputed or not: a model of which only
-/// the last block learns keeps less than one of which only the first does.
+/// Below the lowest trained weight nothing is recorded, whether activations are recomputed or not.
 #[test]
 fn the_backward_pass_ends_at_the_lowest_trained_block() {
     let ids: Vec<u32> = (3..40).collect();
