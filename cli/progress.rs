@@ -134,7 +134,7 @@ impl EventSink for Bar {
             Event::StepLogged(_) => {}
             Event::Finished(summary) => {
                 self.bar.finish_and_clear();
-                eprintln!("{}", finished_line(summary));
+                finished_lines(summary).iter().for_each(|line| eprintln!("{line}"));
             }
             Event::Interrupted { .. } => {
                 self.bar.finish_and_clear();
@@ -201,7 +201,7 @@ impl<W: Write> EventSink for Lines<W> {
                 );
                 self.put(&line);
             }
-            Event::Finished(summary) => self.put(&finished_line(summary)),
+            Event::Finished(summary) => finished_lines(summary).iter().for_each(|line| self.put(line)),
             other => {
                 if let Some(line) = message_line(other, &self.pace) {
                     self.put(&line);
@@ -218,6 +218,8 @@ fn message_line(event: &Event, pace: &Pace) -> Option<String> {
         Event::CheckpointSaved { step, path } => {
             Some(format!("{}  saved {}", pace.step(*step), path.display()))
         }
+        Event::Note(text) => Some(format!("note: {text}")),
+        Event::Conflicts(report) => Some(report.lines().join("\n")),
         Event::StoppedEarly { step, reason } => {
             Some(format!("{}  early stopping: {reason}", pace.step(*step)))
         }
@@ -327,6 +329,32 @@ fn measured(entry: &LogEntry) -> String {
     parts.join("  ")
 }
 
+/// How the run went and, of several tasks, what each had of it.
+fn finished_lines(summary: &Summary) -> Vec<String> {
+    let mut lines = vec![finished_line(summary)];
+    if summary.shares.len() > 1 {
+        let percent = |share: f64| format!("{:.2} %", 100.0 * share);
+        let rows: Vec<Vec<String>> = summary
+            .shares
+            .iter()
+            .map(|s| {
+                let (examples, labelled) = (s.examples.to_string(), s.labelled_tokens.to_string());
+                vec![
+                    s.task.clone(),
+                    percent(s.asked),
+                    examples,
+                    percent(s.share),
+                    labelled,
+                    percent(s.share_tokens),
+                ]
+            })
+            .collect();
+        let header = ["task", "asked", "examples", "got", "labelled tokens", "got"];
+        lines.extend(crate::table::render(&header, &rows).lines().map(str::to_string));
+    }
+    lines
+}
+
 fn finished_line(summary: &Summary) -> String {
     format!(
         "{} steps in {}: train_loss {:.4}, {:.0} tokens/s, peak memory {:.2} GB; results in {}",
@@ -359,6 +387,8 @@ fn amount(count: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use medley_train::events::TaskShare;
+
     use super::*;
 
     fn plan() -> Plan {
@@ -479,6 +509,24 @@ mod tests {
         bar.event(&Event::Warning("x".into()));
         bar.event(&Event::Finished(Summary { steps: 41, ..Summary::default() }));
         assert!(bar.bar.is_finished());
+    }
+
+    #[test]
+    fn a_finished_run_of_several_tasks_says_what_each_had() {
+        let share = |task: &str, examples, share| TaskShare {
+            task: task.into(),
+            asked: 0.5,
+            examples,
+            share,
+            labelled_tokens: 10 * examples,
+            share_tokens: share,
+        };
+        let shares = vec![share("qa", 51, 0.51), share("sum", 49, 0.49)];
+        let lines = finished_lines(&Summary { shares, ..Summary::default() });
+        assert_eq!(lines.len(), 5, "{lines:?}");
+        assert_eq!(lines[3], "qa    50.00 %        51  51.00 %              510  51.00 %");
+        let one = Summary { shares: vec![share("qa", 51, 1.0)], ..Summary::default() };
+        assert_eq!(finished_lines(&one).len(), 1, "one task had everything");
     }
 
     #[test]

@@ -30,6 +30,19 @@ pub fn coerce(kind: Kind, node: &Node) -> Result<Value, String> {
             items.filter(|items| !items.is_empty()).map(Value::Array).ok_or_else(wrong)
         }
         Kind::Numbers => numbers(node).map(Value::Object).ok_or_else(wrong),
+        Kind::Shares => {
+            let in_order: Option<Vec<Value>> =
+                items(node).iter().map(|item| number(item).map(Value::Number)).collect();
+            let in_order = in_order.filter(|shares| !shares.is_empty()).map(Value::Array);
+            in_order.or_else(|| numbers(node).map(Value::Object)).ok_or_else(wrong)
+        }
+        Kind::Structure => {
+            let parsed = match node {
+                Node::Text(text) => serde_saphyr::from_str(text).map_err(|_| wrong())?,
+                other => other.clone(),
+            };
+            Some(structure(&parsed)).filter(Value::is_array).ok_or_else(wrong)
+        }
         Kind::Choice(names) => {
             // YAML 1.1 reads a bare `no` as false; `eval_strategy: no` means the word.
             let word = if *node == Node::Bool(false) { Some("no".to_string()) } else { scalar(node) };
@@ -125,6 +138,21 @@ fn items(node: &Node) -> Vec<Node> {
             parts.map(|part| Node::Text(part.to_string())).collect()
         }
         other => vec![other.clone()],
+    }
+}
+
+/// A YAML value as JSON; text that is a number (`1e-1` in YAML 1.1) stays text for its field to judge.
+fn structure(node: &Node) -> Value {
+    match node {
+        Node::Null => Value::Null,
+        Node::List(items) => items.iter().map(structure).collect(),
+        Node::Map(entries) => {
+            Value::Object(entries.iter().map(|(name, value)| (name.clone(), structure(value))).collect())
+        }
+        Node::Bool(value) => Value::Bool(*value),
+        Node::Int(value) => Value::from(*value),
+        Node::Float(value) => Value::from(*value),
+        Node::Text(text) => Value::String(text.clone()),
     }
 }
 
@@ -232,6 +260,27 @@ mod tests {
         assert_eq!(coerce(Kind::TextOrMap, &map), Ok(json!({"math": "= (.*)"})));
         let nested = Node::Map(vec![("math".into(), Node::List(vec![]))]);
         assert!(coerce(Kind::TextOrMap, &nested).is_err());
+    }
+
+    #[test]
+    fn shares_come_in_order_or_by_name() {
+        assert_eq!(text(Kind::Shares, "0.5, 0.3,2"), Ok(json!([0.5, 0.3, 2.0])));
+        assert_eq!(text(Kind::Shares, "qa=0.5,sum=1"), Ok(json!({"qa": 0.5, "sum": 1.0})));
+        let list = Node::List(vec![Node::Float(0.5), Node::Int(1)]);
+        assert_eq!(coerce(Kind::Shares, &list), Ok(json!([0.5, 1.0])));
+        assert!(text(Kind::Shares, "qa,sum").unwrap_err().contains("`0.5,0.3,0.2`"));
+    }
+
+    #[test]
+    fn structures_come_as_lists_of_mappings() {
+        let points = json!([{"at": 0, "strategy": "balanced"}, {"at": 0.5, "shares": {"qa": 1}}]);
+        assert_eq!(
+            text(Kind::Structure, "[{at: 0, strategy: balanced}, {at: 0.5, shares: {qa: 1}}]"),
+            Ok(points.clone())
+        );
+        assert_eq!(text(Kind::Structure, &points.to_string()), Ok(points));
+        assert!(text(Kind::Structure, "balanced").unwrap_err().contains("list of mappings"));
+        assert!(text(Kind::Structure, "[{").is_err());
     }
 
     #[test]

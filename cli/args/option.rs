@@ -127,6 +127,10 @@ pub enum Kind {
     IntList,
     /// Numbers by name: a YAML mapping, JSON, or `qa=1.0,summarization=0.8`.
     Numbers,
+    /// Numbers in order (`0.5,0.3,0.2`) or by name.
+    Shares,
+    /// A YAML list of mappings; on the command line, JSON.
+    Structure,
     /// One of these names.
     Choice(&'static [&'static str]),
     /// `true`, `false` or a path.
@@ -151,6 +155,8 @@ impl Kind {
             Self::List => "A,B,…".into(),
             Self::IntList => "1,2,…".into(),
             Self::Numbers => "NAME=X,…".into(),
+            Self::Shares => "X,Y,…|NAME=X,…".into(),
+            Self::Structure => "JSON".into(),
             Self::Choice(names) => names.join("|"),
             Self::FlagOrPath => "true|PATH".into(),
             Self::FlagOrList => "true|A,B,…".into(),
@@ -170,6 +176,8 @@ impl Kind {
             Self::List => "a list such as `a,b`".into(),
             Self::IntList => "whole numbers such as `1,2,3`".into(),
             Self::Numbers => "numbers by name such as `qa=1.0,summarization=0.8`".into(),
+            Self::Shares => "numbers such as `0.5,0.3,0.2`, or by name such as `qa=0.5,sum=0.5`".into(),
+            Self::Structure => "a list of mappings such as `[{at: 0, strategy: balanced}]`".into(),
             Self::Choice(names) => format!("one of {}", names.join(", ")),
             Self::FlagOrPath => "true, false or a path".into(),
             Self::FlagOrList => "true, false or a list such as `a,b`".into(),

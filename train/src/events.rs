@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::predict::Answered;
 use crate::state::LogEntry;
+use crate::weighting::conflict::ConflictReport;
 
 /// What a run is going to do, told once at its start.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -71,6 +72,10 @@ pub enum Event {
         /// Its folder.
         path: PathBuf,
     },
+    /// What a choice left to the program came to.
+    Note(String),
+    /// How the tasks' gradients lay to each other, at the end of a run that measured it.
+    Conflicts(ConflictReport),
     /// Something the user should know, though the run goes on.
     Warning(String),
     /// The run stops early, at the user's wish.
@@ -97,8 +102,27 @@ pub struct Summary {
     pub tokens_per_second: f64,
     /// Most memory in use at once.
     pub peak_memory_bytes: u64,
+    /// What each task had of the run, those before a resume included.
+    pub shares: Vec<TaskShare>,
     /// Where the results are.
     pub output_dir: PathBuf,
+}
+
+/// What a task was asked to have of a run, and what it had.
+#[derive(Debug, Clone, PartialEq, Default, serde::Serialize)]
+pub struct TaskShare {
+    /// Its name.
+    pub task: String,
+    /// The share asked: of the examples, or of the labelled tokens under `sampling_unit: tokens`.
+    pub asked: f64,
+    /// Examples trained on, repeats counted.
+    pub examples: u64,
+    /// Their share.
+    pub share: f64,
+    /// Labelled tokens trained on.
+    pub labelled_tokens: u64,
+    /// Their share.
+    pub share_tokens: f64,
 }
 
 /// Whoever watches a run. Any `FnMut(&Event)` is one.

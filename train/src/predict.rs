@@ -1,7 +1,9 @@
 //! Evaluation by generation: a completion for every example, and scores by task.
 
 use crate::config::{ConfigError, GenerateArgs, TaskChoice, TrainConfig};
-use crate::data::{Conversation, LoadOptions, STREAM_ANSWERS, Split, data_files, read_conversations, stream};
+use crate::data::{
+    Conversation, LoadOptions, STREAM_ANSWERS, Split, data_files, location, read_conversations, stream,
+};
 use crate::metrics::{Extraction, Pair, Scoring, TaskReport, label_set, score_tasks};
 use crate::trainer::setup;
 use crate::{Error, Result};
@@ -310,9 +312,8 @@ fn asked(conversation: &Conversation) -> Result<&[Message]> {
     match conversation.messages.split_last() {
         Some((_, asked)) => Ok(asked),
         None => Err(Error::Run(format!(
-            "{}:{}: the conversation is empty",
-            conversation.file.display(),
-            conversation.line
+            "{}: the conversation is empty",
+            location(&conversation.file, conversation.line)
         ))),
     }
 }

@@ -17,8 +17,10 @@ pub const TRAINER_STATE: &str = "trainer_state.json";
 
 /// One entry of `log_history`: `step`, `epoch` and whatever was measured there.
 ///
-/// Training entries hold `loss`, `loss/<task>`, `weight/<task>`, `grad_norm`, `learning_rate` and
-/// `tokens_per_second`; evaluation entries `eval_loss`, `eval_<task>_loss`, `eval_<task>_perplexity`, `eval_runtime` and, where
+/// Training entries hold `loss`, `loss/<task>`, `weight/<task>`, `grad_norm`, `learning_rate`,
+/// `tokens_per_second`, and what each task had since the entry before: `share/<task>` of the examples,
+/// `share_tokens/<task>` of the labelled tokens, and `share_asked/<task>` of the unit that is shared;
+/// evaluation entries `eval_loss`, `eval_<task>_loss`, `eval_<task>_perplexity`, `eval_runtime` and, where
 /// the model answers, `eval_<task>_<score>`; the last one
 /// `train_loss` and `train_runtime`. A value that is not finite is `null` in the file and NaN here.
 #[derive(Debug, Clone, PartialEq, Default)]

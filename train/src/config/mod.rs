@@ -16,8 +16,9 @@ mod train;
 mod validate;
 
 pub use choices::{
-    BadStep, Device, FinetuningType, IntervalStrategy, LoraTarget, LossReduction, Optimizer,
-    QuantizationType, Resume, SamplingStrategy, SchedulerType, Stage, TaskWeighting,
+    BadStep, Device, FinetuningType, GradientSurgery, IntervalStrategy, LoraTarget, LossReduction,
+    MixStrategy, Optimizer, QuantizationType, Resume, SamplingStrategy, SamplingUnit, SchedulerType, Shares,
+    Stage, TaskWeighting,
 };
 pub use data::DataArgs;
 pub use evaluation::{EvalArgs, TaskChoice};
@@ -26,7 +27,7 @@ pub use lora::LoraArgs;
 pub use model::ModelArgs;
 pub use output::OutputArgs;
 pub use run::RunArgs;
-pub use tasks::TaskArgs;
+pub use tasks::{SchedulePoint, TaskArgs};
 pub use train::TrainArgs;
 pub use validate::ConfigError;
 

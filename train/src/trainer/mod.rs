@@ -1,10 +1,12 @@
 //! The training loop.
 
 mod best;
+mod by_task;
 pub mod checkpoint;
 mod evaluate;
 mod lock;
 mod output;
+mod pissa;
 mod prepare;
 mod progress;
 mod resume;
@@ -14,6 +16,7 @@ mod step;
 mod tests;
 mod update;
 mod watch;
+mod weigh;
 
 pub use best::Objective;
 pub use evaluate::{Answers, Evaluation, evaluate, evaluation_entry, token_accuracy};
@@ -24,11 +27,13 @@ use crate::events::{Event, EventSink, Plan, Summary};
 use crate::mix::Sampler;
 use crate::schedule::Schedule;
 use crate::state::TrainerState;
+use crate::weighting::Weigher;
+use crate::weighting::conflict::Conflicts;
 use crate::{Error, Result};
 use best::Best;
 use lock::OutputLock;
 use medley_autograd::GradScaler;
-use medley_autograd::optim::AdamW;
+use medley_autograd::optim::Optimizer;
 use medley_model::Llama;
 use medley_model::adapter::LoraConfig;
 use medley_model::tokenizer::Tokenizer;
@@ -40,6 +45,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use update::Stepped;
 use watch::LossWatch;
+use weigh::Probe;
 
 /// Everything that moves while training.
 struct Trainer<'a> {
@@ -48,9 +54,14 @@ struct Trainer<'a> {
     lora: Option<LoraConfig>,
     tokenizer: Tokenizer,
     data: RunData,
+    /// The weights as given: what evaluations are weighed with, so that they can be compared.
     weighing: Weighing,
+    /// The weights as they move.
+    weigher: Weigher,
+    probe: Option<Probe>,
+    conflicts: Conflicts,
     sampler: Sampler,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     /// Only where gradients are f16: their range is small.
     scaler: Option<GradScaler>,
     schedule: Schedule,
@@ -125,7 +136,7 @@ impl<'a> Trainer<'a> {
             let Stepped::Done(measured) = self.step(step, sink)? else { continue };
             tokens += measured.loss.tokens;
             self.state.global_step = step + 1;
-            self.state.epoch = (step + 1) as f64 / self.sampler.steps_per_epoch() as f64;
+            self.state.epoch = self.epoch_after(step + 1);
             self.state.num_input_tokens_seen += measured.loss.tokens;
             let rate = rate_of(tokens, started);
             let loss = measured.loss.loss;
@@ -173,6 +184,7 @@ impl<'a> Trainer<'a> {
             runtime,
             tokens_per_second: tokens as f64 / runtime.as_secs_f64().max(1e-9),
             peak_memory_bytes: ledger::snapshot().total.1 as u64,
+            shares: self.progress.shares(self.data.tasks.names()),
             output_dir: self.output_dir.clone(),
         };
         self.finish(&summary, sink).map_err(|error| self.rescue(error))?;
@@ -211,6 +223,11 @@ impl<'a> Trainer<'a> {
         }));
     }
 
+    /// Passes over the data after so many steps.
+    fn epoch_after(&self, steps: u64) -> f64 {
+        steps as f64 / self.sampler.steps_per_epoch() as f64
+    }
+
     /// Whether something with this rhythm happens now; `last` forces it at the end of the run.
     fn due(&self, strategy: IntervalStrategy, every: u64, last: bool) -> bool {
         let step = self.state.global_step;
@@ -225,13 +242,8 @@ impl<'a> Trainer<'a> {
 
     /// Adds an entry for the steps since the last one.
     fn log_steps(&mut self, rate: f64, sink: &mut dyn EventSink) {
-        let mut entry = self.progress.take_entry(
-            &self.state,
-            self.data.tasks.names(),
-            &self.weighing.alpha,
-            rate,
-            self.scaler.as_ref(),
-        );
+        let mut entry =
+            self.progress.take_entry(&self.state, self.data.tasks.names(), rate, self.scaler.as_ref());
         if self.watch.skipped > 0 {
             entry.set("left_out_steps", self.watch.skipped as f64);
         }

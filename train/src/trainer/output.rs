@@ -1,7 +1,7 @@
 //! What a run writes: the trained weights, checkpoints, results and plots.
 
 use super::{Trainer, checkpoint};
-use crate::config::IntervalStrategy;
+use crate::config::{FinetuningType, IntervalStrategy};
 use crate::events::{Event, EventSink, Summary};
 use crate::state::{LogEntry, write_json, write_results};
 use crate::{Error, Result, plot};
@@ -11,10 +11,13 @@ use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
 /// Shards of a fully trained model are at most this large.
-const SHARD_BYTES: usize = 5_000_000_000;
+pub(super) const SHARD_BYTES: usize = 5_000_000_000;
 
 impl Trainer<'_> {
     fn base_name(&self) -> String {
+        if let Some(residual) = super::pissa::base(self.config, &self.output_dir) {
+            return residual.to_string_lossy().into_owned();
+        }
         self.config
             .model
             .model_name_or_path
@@ -57,8 +60,10 @@ impl Trainer<'_> {
 
     /// What a checkpoint consists of.
     fn fill(&self, folder: &Path, resumable: bool) -> Result<()> {
-        // Full precision: a resumed run must continue to the bit.
-        self.write_model(folder, DType::F32)?;
+        // Full precision: a resumed run must continue to the bit. Of a model trained in part the trained weights alone
+        // are kept so, beside the optimizer's state.
+        let in_part = self.config.lora.finetuning_type == FinetuningType::Freeze && resumable;
+        self.write_model(folder, if in_part { self.model.config().dtype } else { DType::F32 })?;
         self.state.write(folder)?;
         if resumable {
             self.progress.write(folder)?;
@@ -185,6 +190,7 @@ impl Trainer<'_> {
             "train_tokens_per_second": summary.tokens_per_second,
             "peak_memory_bytes": summary.peak_memory_bytes,
             "peak_memory_by_category": by_category,
+            "shares": summary.shares,
         });
         if let (Some(step), Some(value)) = (self.state.best_global_step, self.state.best_metric) {
             results["best_metric"] = json!({"name": self.best.metric(), "value": value, "step": step});
@@ -193,6 +199,7 @@ impl Trainer<'_> {
             write_results(&self.output_dir, "train", &results)?;
         }
         write_json(&self.output_dir.join("medley_config.json"), self.config)?;
+        self.write_conflicts(sink)?;
         self.state.write(&self.output_dir)?;
         if self.config.output.plot_loss {
             plot::write_training_loss(&self.output_dir, &self.state.log_history)?;
