@@ -111,16 +111,18 @@ impl Answered {
     }
 }
 
-/// The labels of every task of `config` whose references are labels ([`label_set`]), training and evaluation
-/// examples together.
+/// The labels of every task of `config` whose references are labels ([`label_set`]): those of the evaluation examples
+/// and, where `constrain_labels` needs every label there is, of the training examples too.
 ///
 /// # Errors
 /// As [`conversations`].
 pub fn task_labels(config: &TrainConfig) -> Result<BTreeMap<String, BTreeSet<String>>> {
     let options = LoadOptions::of(config);
     let mut references: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let trains = !config.data.data_files.is_empty() || !config.data.dataset.is_empty();
-    let splits = [(Split::Train, trains), (Split::Eval, evaluation_split(config) == Split::Eval)];
+    let named = !config.data.data_files.is_empty() || !config.data.dataset.is_empty();
+    let held_out = evaluation_split(config) == Split::Eval;
+    let trains = named && (!held_out || config.evaluation.constrain_labels != TaskChoice::None);
+    let splits = [(Split::Train, trains), (Split::Eval, held_out)];
     for (split, _) in splits.into_iter().filter(|(_, named)| *named) {
         for mut conversation in read_conversations(&data_files(&config.data, split)?, &options)? {
             if let Some(reply) = conversation.messages.pop() {
