@@ -1,5 +1,6 @@
 //! Data, task mixing, loss, schedules, checkpoints, metrics, evaluation and the training loop.
 
+pub mod compare;
 pub mod config;
 pub mod data;
 mod error;

@@ -37,6 +37,8 @@ pub struct DataArgs {
     pub packing: Option<bool>,
     /// Keep the examples in file order.
     pub disable_shuffling: bool,
+    /// Use the examples of these tasks alone; empty: of all.
+    pub only_tasks: Vec<String>,
 }
 
 impl Default for DataArgs {
@@ -57,6 +59,7 @@ impl Default for DataArgs {
             val_size: 0.0,
             packing: None,
             disable_shuffling: false,
+            only_tasks: Vec::new(),
         }
     }
 }

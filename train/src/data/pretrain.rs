@@ -2,13 +2,13 @@
 
 use super::dataset::{Dataset, TaskId, Tasks};
 use super::error::DataError;
-use super::load::{LoadOptions, choose};
-use super::rows::{RowFile, has_extension, open_map};
+use super::load::LoadOptions;
+use super::rows::Row;
+use super::select;
 use super::source::DataFile;
 use medley_model::template::LabelSpan;
 use medley_model::tokenizer::Tokenizer;
 use rayon::prelude::*;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// How text becomes examples.
@@ -28,21 +28,23 @@ pub struct Document {
     pub text: String,
     /// The task.
     pub task: String,
-    /// The line it begins at, counted from 1.
+    /// The line it begins at, or the row of a Parquet or Arrow file; counted from 1.
     pub line: u64,
+    /// The file, as an index into the paths of all files.
+    pub(super) file: u32,
 }
 
-const EXPECTED: &str = "text, its documents separated by blank lines";
-
-/// The documents of the files: of a `.txt` file the paragraphs between blank lines, of `.json` and
-/// `.jsonl` the rows' `text`.
+/// The documents of the files: of a `.txt` file the paragraphs between blank lines, of the others the
+/// rows' `text`.
 ///
 /// # Errors
 /// A file that cannot be read, is empty or not UTF-8; a row without `text`; with file and line.
 pub fn read_documents(files: &[DataFile], options: &LoadOptions) -> Result<Vec<Document>, DataError> {
     let mut out = Vec::new();
     for index in 0..files.len() {
-        out.extend(documents_of(files, index, options)?);
+        for documents in documents_of(files, index, options)? {
+            out.extend(documents?);
+        }
     }
     Ok(out)
 }
@@ -65,11 +67,11 @@ pub fn load_pt(
 ) -> Result<Dataset, DataError> {
     let eos = tokenizer.eos().ok_or(DataError::NoEos)?.id;
     let bos = tokenizer.bos().filter(|_| tokenizer.add_bos_token()).map(|t| t.id);
-    let paths: Vec<PathBuf> = files.iter().map(|f| f.path.clone()).collect();
-    let mut dataset = Dataset::new(Arc::new(tasks.clone()), Arc::new(paths));
+    let mut dataset = Dataset::new(Arc::new(tasks.clone()), Arc::new(select::paths(files)));
     let mut streams: Vec<Stream> = Vec::new();
     for index in 0..files.len() {
-        let documents = documents_of(files, index, options)?;
+      for documents in documents_of(files, index, options)? {
+        let documents = documents?;
         let encoded: Vec<_> = documents.par_iter().map(|d| tokenizer.encode(&d.text, true)).collect();
         for (document, ids) in documents.iter().zip(encoded) {
             let (mut ids, task) = (ids?, tasks.id(&document.task)?);
@@ -79,14 +81,15 @@ pub fn load_pt(
                 if streams.len() <= task.index() {
                     streams.resize_with(task.index() + 1, Stream::default);
                 }
-                streams[task.index()].add(&ids, index as u32, document.line);
+                streams[task.index()].add(&ids, document.file, document.line);
             } else {
                 ids.splice(0..0, bos);
                 dataset.report_mut(task).truncated += usize::from(ids.len() > pt.cutoff_len);
                 ids.truncate(pt.cutoff_len);
-                push_block(&mut dataset, &ids, task, index as u32, document.line);
+                push_block(&mut dataset, &ids, task, document.file, document.line);
             }
         }
+      }
     }
     for (task, stream) in streams.iter_mut().enumerate() {
         stream.cut(pt.cutoff_len, bos, TaskId(task as u16), &mut dataset);
@@ -134,63 +137,22 @@ fn push_block(dataset: &mut Dataset, ids: &[u32], task: TaskId, file: u32, line:
     }
 }
 
-fn documents_of(files: &[DataFile], index: usize, options: &LoadOptions) -> Result<Vec<Document>, DataError> {
+/// The documents of a source, a chunk at a time.
+fn documents_of<'f>(
+    files: &'f [DataFile],
+    index: usize,
+    options: &LoadOptions,
+) -> Result<impl Iterator<Item = Result<Vec<Document>, DataError>> + 'f, DataError> {
     let source = &files[index];
-    if has_extension(&source.path, "txt") {
-        let mut documents = paragraphs(&source.path, &source.task)?;
-        documents.truncate(options.max_samples.unwrap_or(usize::MAX));
-        return Ok(documents);
-    }
-    if !["json", "jsonl"].iter().any(|e| has_extension(&source.path, e)) {
-        return Err(DataError::Extension { path: source.path.clone(), expected: ".txt, .json or .jsonl" });
-    }
-    let file = RowFile::open(&source.path)?;
-    let results: Vec<_> = choose(file.rows(), source, options, index)
-        .into_par_iter()
-        .map(|row| {
-            let object = file.object(row)?;
-            let (text, task) =
-                source.formatting.text(&object).map_err(|e| DataError::row(file.path(), row.line, e))?;
-            Ok(Document { text, task: task.unwrap_or_else(|| source.task.clone()), line: row.line })
-        })
-        .collect();
-    results.into_iter().collect()
-}
-
-/// The paragraphs of a text file: runs of lines that are not blank, their line breaks kept inside.
-fn paragraphs(path: &Path, task: &str) -> Result<Vec<Document>, DataError> {
-    let map = open_map(path, EXPECTED)?;
-    let bytes = map.bytes();
-    let text = std::str::from_utf8(bytes).map_err(|e| {
-        let at = e.valid_up_to();
-        let line = bytes[..at].iter().filter(|&&b| b == b'\n').count() as u64 + 1;
-        DataError::Utf8 { path: path.to_path_buf(), line, byte_offset: at as u64 }
-    })?;
-    let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
-    let mut documents: Vec<Document> = Vec::new();
-    let mut inside = false;
-    for (i, line) in text.lines().enumerate() {
-        if line.trim().is_empty() {
-            inside = false;
-            continue;
-        }
-        match documents.last_mut().filter(|_| inside) {
-            Some(document) => {
-                document.text.push('\n');
-                document.text.push_str(line);
-            }
-            None => {
-                documents.push(Document {
-                    text: line.to_string(),
-                    task: task.to_string(),
-                    line: i as u64 + 1,
-                });
-            }
-        }
-        inside = true;
-    }
-    if documents.is_empty() {
-        return Err(DataError::Empty { path: path.to_path_buf(), expected: EXPECTED });
-    }
-    Ok(documents)
+    let document = |row: &Row| {
+        let (text, task) = source.formatting.text(&row.object()?).map_err(|reason| row.error(reason))?;
+        let task = task.unwrap_or_else(|| source.task.clone());
+        Ok(Document { text, task, line: row.line, file: row.file })
+    };
+    let chunks = select::chunks(files, index, options, true)?;
+    Ok(chunks.map(move |chunk| {
+        // Collected first, since the first bad row is to be reported, not the first that a thread met.
+        let results: Vec<Result<Document, DataError>> = chunk?.par_iter().map(document).collect();
+        results.into_iter().collect()
+    }))
 }
