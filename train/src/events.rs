@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::report::tasks::TaskProgress;
 use crate::state::LogEntry;
 
 /// What a run is going to do, told once at its start.
@@ -38,6 +39,8 @@ pub enum Event {
         step: u64,
         /// Its loss.
         loss: f64,
+        /// Loss of each task in the order of [`Plan::tasks`], `None` for one without a labelled token in the step.
+        tasks: Vec<Option<f64>>,
         /// Tokens a second since the run started.
         tokens_per_second: f64,
     },
@@ -80,6 +83,10 @@ pub struct Summary {
     pub peak_memory_bytes: u64,
     /// Where the results are.
     pub output_dir: PathBuf,
+    /// How each task went, by name.
+    pub tasks: Vec<TaskProgress>,
+    /// What was made to look at: plot and report.
+    pub files: Vec<PathBuf>,
 }
 
 /// Whoever watches a run. Any `FnMut(&Event)` is one.

@@ -13,6 +13,7 @@ pub mod trainer_log;
 mod tests;
 
 use crate::Result;
+use crate::state::LogEntry;
 use files::RunFiles;
 use medley_tensor::io::write_atomic;
 use std::path::{Path, PathBuf};
@@ -29,4 +30,12 @@ pub fn write_report(folder: &Path) -> Result<PathBuf> {
     let path = folder.join(REPORT);
     write_atomic(&path, page.as_bytes())?;
     Ok(path)
+}
+
+/// Everything that the run in `folder` has logged: of one that has not finished, up to its newest checkpoint.
+///
+/// # Errors
+/// The folder holds no run.
+pub fn history(folder: &Path) -> Result<Vec<LogEntry>> {
+    Ok(RunFiles::read(folder)?.state.log_history)
 }

@@ -6,6 +6,7 @@ mod lock;
 mod output;
 mod prepare;
 mod progress;
+mod record;
 mod resume;
 pub mod setup;
 mod step;
@@ -21,6 +22,8 @@ use crate::config::{IntervalStrategy, TrainConfig};
 use crate::data::Dataset;
 use crate::events::{Event, EventSink, Plan, Summary};
 use crate::mix::Sampler;
+use crate::report::samples::Moment;
+use crate::report::tasks::task_progress;
 use crate::schedule::Schedule;
 use crate::state::{LogEntry, TrainerState};
 use crate::{Error, Result};
@@ -32,6 +35,7 @@ use medley_model::adapter::LoraConfig;
 use medley_model::tokenizer::Tokenizer;
 use medley_tensor::{Device, ledger};
 use progress::Progress;
+use record::Recorder;
 use setup::RunData;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -57,6 +61,10 @@ struct Trainer<'a> {
     watch: LossWatch,
     output_dir: PathBuf,
     total_steps: u64,
+    /// Ids that end a reply; empty in pre-training.
+    stop_ids: Vec<u32>,
+    /// Open while the loop runs.
+    recorder: Option<Recorder>,
     /// Held while the run lasts.
     _lock: OutputLock,
 }
@@ -105,6 +113,10 @@ impl<'a> Trainer<'a> {
     fn run(&mut self, sink: &mut dyn EventSink, stop: &AtomicBool) -> Result<Outcome> {
         let first = self.state.global_step;
         self.announce(sink, first);
+        if first == 0 {
+            self.write_samples(Moment::Before, sink);
+        }
+        self.open_record(sink);
         let started = Instant::now();
         let mut tokens = 0u64;
         if self.config.train.eval_on_start && first == 0 {
@@ -120,7 +132,8 @@ impl<'a> Trainer<'a> {
             let rate = tokens as f64 / started.elapsed().as_secs_f64().max(1e-9);
             let loss = measured.loss.loss;
             self.progress.add(&measured);
-            sink.event(&Event::StepFinished { step: step + 1, loss, tokens_per_second: rate });
+            let tasks = (0..measured.loss.nll.len()).map(|task| measured.loss.task_loss(task)).collect();
+            sink.event(&Event::StepFinished { step: step + 1, loss, tasks, tokens_per_second: rate });
 
             let last = step + 1 == self.total_steps;
             if self.due(self.config.output.logging_strategy, self.state.logging_steps, last)
@@ -139,7 +152,7 @@ impl<'a> Trainer<'a> {
                 if self.watch.rollbacks > 0 {
                     entry.set("rollbacks", self.watch.rollbacks as f64);
                 }
-                self.state.log(entry.clone());
+                self.record(entry.clone(), sink);
                 sink.event(&Event::StepLogged(entry));
             }
             if self.due(self.config.train.eval_strategy, self.state.eval_steps, false) {
@@ -170,25 +183,24 @@ impl<'a> Trainer<'a> {
             }
         }
         let runtime = started.elapsed();
-        let summary = Summary {
+        let mut summary = Summary {
             steps: self.state.global_step,
             train_loss: self.progress.mean_loss(),
             runtime,
             tokens_per_second: tokens as f64 / runtime.as_secs_f64().max(1e-9),
             peak_memory_bytes: ledger::snapshot().total.1 as u64,
             output_dir: self.output_dir.clone(),
+            ..Summary::default()
         };
         self.finish(&summary, sink).map_err(|error| self.rescue(error))?;
+        summary.files = self.write_views(sink);
+        summary.tasks = task_progress(&self.state.log_history);
         sink.event(&Event::Finished(summary.clone()));
         Ok(Outcome::Finished(summary))
     }
 
     fn announce(&self, sink: &mut dyn EventSink, first_step: u64) {
-        let names = self.data.tasks.names();
-        let mut counts = vec![0; names.len()];
-        for task in self.data.train.task_ids() {
-            counts[task.index()] += 1;
-        }
+        let (names, counts) = (self.data.tasks.names(), self.examples());
         let (trainable, total) = self.model.parameter_counts();
         let placement = self.model.placement();
         let device = match &placement.device {
@@ -214,6 +226,15 @@ impl<'a> Trainer<'a> {
         }));
     }
 
+    /// Training examples of each task.
+    fn examples(&self) -> Vec<usize> {
+        let mut counts = vec![0; self.data.tasks.len()];
+        for task in self.data.train.task_ids() {
+            counts[task.index()] += 1;
+        }
+        counts
+    }
+
     /// Whether something with this rhythm happens now; `last` forces it at the end of the run.
     fn due(&self, strategy: IntervalStrategy, every: u64, last: bool) -> bool {
         let step = self.state.global_step;
@@ -229,7 +250,7 @@ impl<'a> Trainer<'a> {
     fn evaluate(&mut self, sink: &mut dyn EventSink) -> Result<()> {
         let Some(eval) = &self.data.eval else { return Ok(()) };
         let entry = self.evaluation(eval)?;
-        self.state.log(entry.clone());
+        self.record(entry.clone(), sink);
         sink.event(&Event::Evaluated(entry));
         Ok(())
     }

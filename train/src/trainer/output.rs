@@ -3,7 +3,7 @@
 use super::{Trainer, checkpoint};
 use crate::events::{Event, EventSink, Summary};
 use crate::state::{LogEntry, write_json, write_results};
-use crate::{Error, Result, plot};
+use crate::{Error, Result};
 use medley_model::export;
 use medley_tensor::{DType, ledger};
 use serde_json::{Map, Value, json};
@@ -95,7 +95,7 @@ impl Trainer<'_> {
         let entry = LogEntry::new(self.state.global_step, self.state.epoch)
             .with("train_loss", summary.train_loss)
             .with("train_runtime", summary.runtime.as_secs_f64());
-        self.state.log(entry);
+        self.record(entry, sink);
         // Now, and once more below: an evaluation that fails must not cost the history.
         self.state.write(&self.output_dir)?;
         if self.config.train.do_eval
@@ -105,7 +105,7 @@ impl Trainer<'_> {
             let results: Map<String, Value> =
                 entry.values().map(|(k, v)| (k.to_string(), json!(v))).collect();
             write_results(&self.output_dir, "eval", &results)?;
-            self.state.log(entry.clone());
+            self.record(entry.clone(), sink);
             sink.event(&Event::Evaluated(entry));
         }
         let ledger = ledger::snapshot();
@@ -123,14 +123,13 @@ impl Trainer<'_> {
             "peak_memory_bytes": summary.peak_memory_bytes,
             "peak_memory_by_category": by_category,
         });
-        if let Value::Object(results) = results {
+        if let Value::Object(mut results) = results {
+            for (name, report) in self.data.tasks.names().iter().zip(self.examples()) {
+                results.insert(format!("{name}/examples"), json!(report));
+            }
             write_results(&self.output_dir, "train", &results)?;
         }
         write_json(&self.output_dir.join("medley_config.json"), self.config)?;
-        self.state.write(&self.output_dir)?;
-        if self.config.output.plot_loss {
-            plot::write_training_loss(&self.output_dir, &self.state.log_history)?;
-        }
-        Ok(())
+        self.state.write(&self.output_dir)
     }
 }
