@@ -5,7 +5,7 @@ mod workplace;
 use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
-use workplace::{TASKS, Workplace, json, listing, run};
+use workplace::{TASKS, Workplace, json, listing, run, step_entries};
 
 /// The lines of a `.jsonl` file.
 fn lines(path: &Path) -> Vec<Value> {
@@ -68,6 +68,7 @@ fn a_run_can_be_looked_at_and_a_resumed_one_repeats_nothing() {
     let log = timeless(&output);
     let history = json(&output.join("trainer_state.json"))["log_history"].as_array().unwrap().clone();
     assert_eq!(log.len(), history.len());
+    assert_eq!(log.iter().filter(|line| line.get("loss").is_some()).count(), step_entries(&output).len());
     for (line, entry) in log.iter().zip(&history) {
         assert_eq!(line["current_steps"], entry["step"]);
         assert_eq!(line["total_steps"], 12);

@@ -2,8 +2,9 @@
 //! and one that overflows), and NF4.
 
 use anyhow::{Result, ensure};
-use medley_kernels::updates::adamw::{Moments, Parameter, Progress, Step, StepReport};
+use medley_kernels::updates::adamw::{Moments, Step};
 use medley_kernels::updates::nf4::{dequantize_tensor, quantize_tensor};
+use medley_kernels::updates::{Clip, Parameter, Progress, StepReport};
 use medley_tensor::device::Device;
 use medley_tensor::{DType, Tensor};
 
@@ -122,14 +123,19 @@ fn run(device: &Device, eight_bit: bool, quick: bool) -> Result<Outcome> {
             }
             grads.push(Tensor::from_vec(grad, shape)?.to_device(device)?);
         }
-        let mut parameters: Vec<Parameter> = values
+        let mut parameters: Vec<Parameter<Moments>> = values
             .iter_mut()
             .zip(&grads)
             .zip(&mut moments)
-            .map(|((value, grad), moments)| Parameter { value, grad, moments, weight_decay: 0.01 })
+            .map(|((value, grad), state)| Parameter { value, grad, state, weight_decay: 0.01, lr_scale: 1.0 })
             .collect();
-        let settings =
-            Step { lr: 1e-2, beta1: 0.9, beta2: 0.999, eps: 1e-8, max_norm: 1.0, loss_scale: 64.0 };
+        let settings = Step {
+            lr: 1e-2,
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            clip: Clip { max_norm: 1.0, loss_scale: 64.0 },
+        };
         reports.push(settings.run(&mut parameters, &mut progress)?);
     }
     let values = values.iter().map(Tensor::to_vec_f32).collect::<Result<_, _>>()?;

@@ -1,21 +1,27 @@
 //! Plain lines, for files and pipes.
 
 use std::io::Write;
+use std::time::Duration;
 
 use medley_train::events::{Event, EventSink, Plan};
 
-use super::text::{Pace, finished_lines, measured, message_line, plan_lines};
+use super::text::{Pace, answering, finished_lines, measured, message_line, plan_lines};
 
 /// A line for every entry of the history and every message.
 pub struct Lines<W> {
     pub(super) out: W,
     pace: Pace,
+    /// When the last line about an answering that goes on was written.
+    told: Duration,
 }
+
+/// Time between lines about an evaluation that is under way.
+const TELL: Duration = Duration::from_secs(20);
 
 impl<W: Write> Lines<W> {
     /// Writes to `out`.
     pub fn new(out: W) -> Self {
-        Self { out, pace: Pace::new(&Plan::default()) }
+        Self { out, pace: Pace::new(&Plan::default()), told: Duration::ZERO }
     }
 
     fn put(&mut self, line: &str) {
@@ -34,6 +40,15 @@ impl<W: Write> EventSink for Lines<W> {
                 }
             }
             Event::StepFinished { .. } => {}
+            Event::Answering(at) => {
+                if at.elapsed < self.told {
+                    self.told = Duration::ZERO;
+                }
+                if at.elapsed >= self.told + TELL && at.done < at.total {
+                    self.told = at.elapsed;
+                    self.put(&answering(at));
+                }
+            }
             Event::StepLogged(entry) => {
                 let line = format!(
                     "{}  {}  {}",

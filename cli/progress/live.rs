@@ -15,7 +15,7 @@ use medley_train::events::{Event, EventSink, Plan};
 use medley_train::state::LogEntry;
 
 use super::spark::Trend;
-use super::text::{Pace, finished_lines, message_line, plan_lines};
+use super::text::{Pace, answering, finished_lines, message_line, plan_lines};
 
 /// Tasks that get a line; of more, the rest is counted.
 const MOST_ROWS: usize = 12;
@@ -190,6 +190,7 @@ impl EventSink for Live {
                 self.bar.set_position(*step);
                 self.stepped(*step, tasks);
             }
+            Event::Answering(at) => self.bar.set_message(answering(at)),
             // The view shows the loss of every step already.
             Event::StepLogged(entry) => self.logged(entry),
             Event::Finished(summary) => {

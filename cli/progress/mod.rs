@@ -12,6 +12,7 @@ use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use medley_train::events::EventSink;
+use medley_train::predict::Answered;
 
 /// The display that suits stderr.
 pub fn progress() -> Box<dyn EventSink> {
@@ -32,11 +33,19 @@ impl Counter {
             return Counter(None);
         }
         let bar = ProgressBar::new(total as u64);
-        if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len}, {eta} left") {
+        if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len}{prefix}, {eta} left") {
             bar.set_style(style);
         }
         bar.set_message(what);
         Counter(Some(bar))
+    }
+
+    /// So many answers are complete, at so many tokens a second.
+    pub fn answered(&self, at: &Answered) {
+        if let Some(bar) = &self.0 {
+            bar.set_position(at.done as u64);
+            bar.set_prefix(format!(" {:.0} tokens/s", at.tokens_per_second()));
+        }
     }
 
     /// `done` of them are finished.

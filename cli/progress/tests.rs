@@ -3,7 +3,8 @@
 use super::lines::Lines;
 use super::live::Live;
 use super::text::{Pace, amount, finished_line, finished_lines};
-use medley_train::events::{Event, EventSink, Plan, Summary};
+use medley_train::events::{Event, EventSink, Plan, Summary, TaskShare};
+use medley_train::predict::Answered;
 use medley_train::report::tasks::TaskProgress;
 use medley_train::state::LogEntry;
 use std::time::{Duration, Instant};
@@ -61,6 +62,47 @@ fn a_pipe_gets_one_plain_line_per_entry() {
 }
 
 #[test]
+fn an_evaluation_tells_its_progress_and_its_scores() {
+    let answering = |done, seconds| {
+        let elapsed = Duration::from_secs(seconds);
+        Event::Answering(Answered { done, total: 10, tokens: 100 * seconds, elapsed })
+    };
+    let entry = LogEntry::new(4, 0.5)
+        .with("eval_loss", 1.0)
+        .with("eval_qa_loss", 1.0)
+        .with("eval_qa_f1", 0.5)
+        .with("eval_cls_macro_f1", 0.25)
+        .with("eval_cls_micro_f1", 0.75)
+        .with("eval_cls_f1", 0.7)
+        .with("eval_cls_accuracy", 0.125)
+        .with("eval_cls_token_accuracy", 0.9)
+        .with("eval_runtime", 3.0);
+    let reason = "eval_loss has not improved for 2 evaluations".to_string();
+    let lines = lines(&[
+        answering(0, 0),
+        answering(1, 5),
+        answering(2, 21),
+        answering(3, 30),
+        answering(10, 60),
+        answering(1, 22),
+        Event::Evaluated(entry),
+        Event::StoppedEarly { step: 4, reason },
+        Event::BestLoaded { step: 2, metric: "eval_loss".into(), value: 0.75 },
+    ]);
+    assert_eq!(
+        lines,
+        [
+            "answering 2/10  100 tokens/s  0:21 elapsed, 1:24 left",
+            "answering 1/10  100 tokens/s  0:22 elapsed, 3:18 left",
+            "step 4/0  epoch 0.50  eval_loss 1.0000 (qa 1.0000)  cls accuracy 0.125 F1 0.700 macro F1 0.250 \
+             token accuracy 0.900  qa F1 0.500",
+            "step 4/0  early stopping: eval_loss has not improved for 2 evaluations",
+            "took the best weights, those of step 2: eval_loss 0.7500",
+        ]
+    );
+}
+
+#[test]
 fn an_interrupted_run_says_how_to_go_on() {
     let saved = lines(&[Event::Interrupted { step: 7, checkpoint: Some("out/checkpoint-7".into()) }]);
     assert_eq!(saved, ["stopped after step 7; go on with --resume_from_checkpoint out/checkpoint-7"]);
@@ -107,30 +149,38 @@ fn many_tasks_are_counted() {
 
 #[test]
 fn a_finished_run_tells_each_task_and_its_files() {
-    let task = |name: &str, share| TaskProgress {
+    let task = |name: &str, eval_loss| TaskProgress {
         task: name.into(),
         loss: Some((3.0, 1.25)),
-        eval_loss: share,
-        share: share.map(|_| 0.5),
+        eval_loss,
         ..TaskProgress::default()
+    };
+    let share = |task: &str, examples, share| TaskShare {
+        task: task.into(),
+        asked: 0.5,
+        examples,
+        share,
+        labelled_tokens: 10 * examples,
+        share_tokens: share,
     };
     let summary = Summary {
         tasks: vec![task("qa", Some((2.0, 2.0))), task("summarization", None)],
+        shares: vec![share("qa", 51, 0.51), share("silent", 49, 0.49)],
         files: vec!["out/report.html".into()],
         ..Summary::default()
     };
     let lines = finished_lines(&summary);
-    assert_eq!(
-        lines[..6],
-        [
-            "task             training loss  evaluation loss     got",
-            "-------------------------------------------------------",
-            "qa             3.0000 → 1.2500           2.0000  50.0 %",
-            "summarization  3.0000 → 1.2500                -       -",
-            "",
-            "to look at: out/report.html"
-        ]
-    );
+    let expected = [
+        "task             training loss  evaluation loss    asked  examples      got  labelled tokens      got",
+        "-----------------------------------------------------------------------------------------------------",
+        "qa             3.0000 → 1.2500           2.0000  50.00 %        51  51.00 %              510  51.00 %",
+        "summarization  3.0000 → 1.2500                -        -         -        -                -        -",
+        "silent                       -                -  50.00 %        49  49.00 %              490  49.00 %",
+        "",
+        "to look at: out/report.html",
+    ];
+    assert_eq!(lines[..7], expected);
+    assert!(lines[7].contains("results in"), "{lines:?}");
     assert_eq!(finished_lines(&Summary::default()).len(), 1);
 }
 

@@ -1,8 +1,10 @@
 //! What both displays say, in the same words.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use medley_train::events::{Event, Plan, Summary};
+use medley_train::events::{Event, Plan, Summary, TaskShare};
+use medley_train::predict::Answered;
 use medley_train::report::tasks::TaskProgress;
 use medley_train::state::LogEntry;
 
@@ -50,6 +52,14 @@ pub fn message_line(event: &Event, pace: &Pace) -> Option<String> {
         Event::CheckpointSaved { step, path } => {
             Some(format!("{}  saved {}", pace.step(*step), path.display()))
         }
+        Event::Note(text) => Some(format!("note: {text}")),
+        Event::Conflicts(report) => Some(report.lines().join("\n")),
+        Event::StoppedEarly { step, reason } => {
+            Some(format!("{}  early stopping: {reason}", pace.step(*step)))
+        }
+        Event::BestLoaded { step, metric, value } => {
+            Some(format!("took the best weights, those of step {step}: {metric} {value:.4}"))
+        }
         Event::Warning(text) => Some(format!("warning: {text}")),
         Event::Interrupted { step, checkpoint } => Some(match checkpoint {
             Some(path) => {
@@ -59,6 +69,51 @@ pub fn message_line(event: &Event, pace: &Pace) -> Option<String> {
         }),
         _ => None,
     }
+}
+
+/// `answering 12/48  310 tokens/s  0:04 elapsed, 0:12 left`
+pub fn answering(at: &Answered) -> String {
+    let elapsed = at.elapsed.as_secs_f64();
+    let left = match at.done {
+        0 => String::new(),
+        done => {
+            let seconds = elapsed / done as f64 * at.total.saturating_sub(done) as f64;
+            format!(", {} left", clock(Duration::from_secs_f64(seconds.min(1e9))))
+        }
+    };
+    format!(
+        "answering {}/{}  {:.0} tokens/s  {} elapsed{left}",
+        at.done,
+        at.total,
+        at.tokens_per_second(),
+        clock(at.elapsed)
+    )
+}
+
+/// The scores that say most of a task's answers, in the order in which they are shown.
+const SHOWN: [(&str, &str); 5] = [
+    ("_macro_f1", "macro F1"),
+    ("_token_accuracy", "token accuracy"),
+    ("_accuracy", "accuracy"),
+    ("_rougeL", "ROUGE-L"),
+    ("_f1", "F1"),
+];
+
+/// `qa F1 0.612 ROUGE-L 0.600`, one part a task.
+fn answer_scores(entry: &LogEntry) -> Vec<String> {
+    let mut by_task: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (key, value) in entry.values() {
+        let Some(rest) = key.strip_prefix("eval_") else { continue };
+        if rest.ends_with("_micro_f1") {
+            continue;
+        }
+        // The first suffix that fits is the name: `_f1` also ends `_macro_f1`.
+        let found = SHOWN.iter().find_map(|(suffix, name)| Some((rest.strip_suffix(suffix)?, name)));
+        if let Some((task, name)) = found {
+            by_task.entry(task).or_default().push(format!("{name} {value:.3}"));
+        }
+    }
+    by_task.into_iter().map(|(task, scores)| format!("{task} {}", scores.join(" "))).collect()
 }
 
 /// What a run is going to do.
@@ -98,6 +153,7 @@ pub fn measured(entry: &LogEntry) -> String {
         let by_task = if tasks.is_empty() { String::new() } else { format!(" ({})", tasks.join(", ")) };
         parts.push(format!("{name} {loss:.4}{by_task}"));
     }
+    parts.extend(answer_scores(entry));
     parts.extend(entry.get("grad_norm").map(|norm| format!("grad_norm {norm:.3}")));
     parts.extend(entry.get("learning_rate").map(|rate| format!("lr {rate:.3e}")));
     if let Some(scale) = entry.get("loss_scale") {
@@ -141,9 +197,9 @@ pub(super) fn amount(count: u64) -> String {
 /// Each task in a table, where to look, and how the run went.
 pub fn finished_lines(summary: &Summary) -> Vec<String> {
     let mut lines = vec![];
-    let tasks = &summary.tasks;
+    let tasks = task_rows(summary);
     if !tasks.is_empty() {
-        lines.extend(task_table(tasks).lines().map(str::to_string));
+        lines.extend(task_table(&tasks).lines().map(str::to_string));
         lines.push(String::new());
     }
     if !summary.files.is_empty() {
@@ -154,23 +210,38 @@ pub fn finished_lines(summary: &Summary) -> Vec<String> {
     lines
 }
 
+/// What is known of a task: how it went, and what it had of the run.
+type TaskRow<'s> = (&'s str, Option<&'s TaskProgress>, Option<&'s TaskShare>);
+
+fn task_rows(summary: &Summary) -> Vec<TaskRow<'_>> {
+    let share_of = |name: &str| summary.shares.iter().find(|share| share.task == name);
+    let went = summary.tasks.iter().map(|task| (task.task.as_str(), Some(task), share_of(&task.task)));
+    // Nothing may have been logged of a task that was trained on.
+    let logged = |name: &str| summary.tasks.iter().any(|task| task.task == name);
+    let silent = summary.shares.iter().filter(|share| !logged(&share.task));
+    went.chain(silent.map(|share| (share.task.as_str(), None, Some(share)))).collect()
+}
+
 /// A row a task; columns that no task has anything for are left out.
-fn task_table(tasks: &[TaskProgress]) -> String {
-    type Cell = fn(&TaskProgress) -> Option<String>;
+fn task_table(tasks: &[TaskRow<'_>]) -> String {
+    type Cell = fn(&TaskRow<'_>) -> Option<String>;
     fn from_to(range: Option<(f64, f64)>) -> Option<String> {
         let (first, last) = range?;
         let (first, last) = (format!("{first:.4}"), format!("{last:.4}"));
         Some(if first == last { last } else { format!("{first} → {last}") })
     }
-    fn percent(share: Option<f64>) -> Option<String> {
-        Some(format!("{:.1} %", 100.0 * share?))
+    fn percent(share: f64) -> Option<String> {
+        Some(format!("{:.2} %", 100.0 * share))
     }
-    let columns: [(&str, Cell); 5] = [
-        ("training loss", |task| from_to(task.loss)),
-        ("evaluation loss", |task| from_to(task.eval_loss)),
-        ("weight", |task| task.weight.map(|(_, last)| format!("{last:.2}"))),
-        ("asked", |task| percent(task.share_asked)),
-        ("got", |task| percent(task.share)),
+    let columns: [(&str, Cell); 8] = [
+        ("training loss", |(_, went, _)| from_to(went.as_ref()?.loss)),
+        ("evaluation loss", |(_, went, _)| from_to(went.as_ref()?.eval_loss)),
+        ("weight", |(_, went, _)| Some(format!("{:.2}", went.as_ref()?.weight?.1))),
+        ("asked", |(_, _, share)| percent(share.as_ref()?.asked)),
+        ("examples", |(_, _, share)| Some(share.as_ref()?.examples.to_string())),
+        ("got", |(_, _, share)| percent(share.as_ref()?.share)),
+        ("labelled tokens", |(_, _, share)| Some(share.as_ref()?.labelled_tokens.to_string())),
+        ("got", |(_, _, share)| percent(share.as_ref()?.share_tokens)),
     ];
     let used: Vec<&(&str, Cell)> =
         columns.iter().filter(|(_, cell)| tasks.iter().any(|task| cell(task).is_some())).collect();
@@ -179,7 +250,7 @@ fn task_table(tasks: &[TaskProgress]) -> String {
         .iter()
         .map(|task| {
             let cells = used.iter().map(|(_, cell)| cell(task).unwrap_or_else(|| "-".into()));
-            std::iter::once(task.task.clone()).chain(cells).collect()
+            std::iter::once(task.0.to_string()).chain(cells).collect()
         })
         .collect();
     table::render(&header, &rows)

@@ -20,11 +20,8 @@ pub(super) fn formatting(path: &Path) -> Result<Formatting, DataError> {
         Some(_) => {}
     }
     let columns = ["messages", "conversations", "instruction"].map(String::from);
-    let wanted = Wanted {
-        blank_is_missing: columns.to_vec(),
-        columns: columns.to_vec(),
-        text: String::new(),
-    };
+    let wanted =
+        Wanted { blank_is_missing: columns.to_vec(), columns: columns.to_vec(), text: String::new() };
     let Some(row) = rows::open(path, 0, &wanted, false)?.next_row()? else { return Ok(alpaca) };
     let row = row.object()?;
     let there = |column: &str| row.get(column).filter(|v| !v.is_null());

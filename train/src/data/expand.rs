@@ -72,7 +72,10 @@ pub(super) fn pattern(path: &Path) -> Result<Option<Vec<PathBuf>>, DataError> {
 }
 
 fn no_splits(path: &Path, split: &str) -> DataError {
-    DataError::file(path, format!("there is no split {split:?} in it; remove `split`, or name the split's own file"))
+    DataError::file(
+        path,
+        format!("there is no split {split:?} in it; remove `split`, or name the split's own file"),
+    )
 }
 
 fn choose(path: &Path, names: &[String], choice: Choice<'_>) -> Result<String, DataError> {
@@ -96,9 +99,10 @@ fn choose(path: &Path, names: &[String], choice: Choice<'_>) -> Result<String, D
 /// The splits that `dataset_dict.json` names.
 fn dict_splits(folder: &Path) -> Result<Vec<String>, DataError> {
     let path = folder.join("dataset_dict.json");
-    let splits = json(&path)?.get("splits").and_then(Value::as_array).map(|splits| {
-        splits.iter().filter_map(Value::as_str).map(str::to_string).collect::<Vec<String>>()
-    });
+    let splits = json(&path)?
+        .get("splits")
+        .and_then(Value::as_array)
+        .map(|splits| splits.iter().filter_map(Value::as_str).map(str::to_string).collect::<Vec<String>>());
     match splits {
         Some(splits) if !splits.is_empty() => Ok(splits),
         _ => Err(DataError::file(&path, "expected a list of names under \"splits\"")),
@@ -110,12 +114,15 @@ fn saved(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
     let path = folder.join("state.json");
     let state = json(&path)?;
     if state.get("_indices_data_files").is_some_and(|v| !v.is_null()) {
-        let reason = "the dataset has an index of rows beside its files; write it again with a current `datasets`";
+        let reason =
+            "the dataset has an index of rows beside its files; write it again with a current `datasets`";
         return Err(DataError::file(&path, reason));
     }
     let shard = |file: &Value| file.get("filename")?.as_str().map(|name| folder.join(name));
-    let shards: Option<Vec<PathBuf>> =
-        state.get("_data_files").and_then(Value::as_array).and_then(|files| files.iter().map(shard).collect());
+    let shards: Option<Vec<PathBuf>> = state
+        .get("_data_files")
+        .and_then(Value::as_array)
+        .and_then(|files| files.iter().map(shard).collect());
     match shards {
         Some(shards) if !shards.is_empty() => {
             for shard in &shards {

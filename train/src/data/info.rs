@@ -5,8 +5,8 @@
 //! for are looked at. One key is ours: `task_name`, the task of all rows that do not name one.
 
 use super::error::{DataError, nearest};
-use super::rows::kind;
 use super::expand::{self, Choice};
+use super::rows::kind;
 use super::source::{AlpacaColumns, ChatColumns, DataFile, Formatting, Split};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -17,7 +17,10 @@ const REFUSED: [(&str, &str); 6] = [
     ("hf_hub_url", DOWNLOAD),
     ("ms_hub_url", DOWNLOAD),
     ("om_hub_url", DOWNLOAD),
-    ("script_url", "loading scripts are not run; save the data as JSON Lines or Parquet and name the file in `file_name`"),
+    (
+        "script_url",
+        "loading scripts are not run; save the data as JSON Lines or Parquet and name the file in `file_name`",
+    ),
     ("cloud_file_name", "data is not fetched from a bucket; copy the file and name it in `file_name`"),
     ("revision", "revisions belong to downloaded data; name a local file or folder in `file_name`"),
 ];
@@ -46,7 +49,11 @@ const TAGS: [&str; 7] =
 ///
 /// # Errors
 /// A missing or malformed `dataset_info.json`, an unknown dataset or key, a feature that is not here.
-pub(super) fn files_of(dataset_dir: &Path, names: &[String], split: Split) -> Result<Vec<DataFile>, DataError> {
+pub(super) fn files_of(
+    dataset_dir: &Path,
+    names: &[String],
+    split: Split,
+) -> Result<Vec<DataFile>, DataError> {
     let path = dataset_dir.join(FILE);
     let text = std::fs::read_to_string(&path).map_err(|e| DataError::io(&path, e))?;
     let info: Map<String, Value> = serde_json::from_str(&text).map_err(|e| DataError::Info {
@@ -132,15 +139,16 @@ impl Entry<'_> {
     /// `file_name`, and in the folder that it names, `subset` and `folder`: folders of a downloaded
     /// repository, where LLaMA-Factory has Hugging Face's loader look them up.
     fn path(&self, dataset_dir: &Path) -> Result<PathBuf, DataError> {
-        let file_name = self.text("file_name")?.ok_or_else(|| {
-            self.error("file_name", "is missing; name a file or folder of dataset_dir")
-        })?;
+        let file_name = self
+            .text("file_name")?
+            .ok_or_else(|| self.error("file_name", "is missing; name a file or folder of dataset_dir"))?;
         let mut path = dataset_dir.join(file_name);
         for key in ["subset", "folder"] {
             let Some(name) = self.text(key)? else { continue };
             let inside = path.join(name);
             if !inside.is_dir() {
-                let reason = format!("there is no folder {}; remove the key, or correct it", inside.display());
+                let reason =
+                    format!("there is no folder {}; remove the key, or correct it", inside.display());
                 return Err(self.error(key, reason));
             }
             path = inside;

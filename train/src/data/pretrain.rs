@@ -70,26 +70,26 @@ pub fn load_pt(
     let mut dataset = Dataset::new(Arc::new(tasks.clone()), Arc::new(select::paths(files)));
     let mut streams: Vec<Stream> = Vec::new();
     for index in 0..files.len() {
-      for documents in documents_of(files, index, options)? {
-        let documents = documents?;
-        let encoded: Vec<_> = documents.par_iter().map(|d| tokenizer.encode(&d.text, true)).collect();
-        for (document, ids) in documents.iter().zip(encoded) {
-            let (mut ids, task) = (ids?, tasks.id(&document.task)?);
-            ids.push(eos);
-            dataset.report_mut(task).rows += 1;
-            if pt.packing {
-                if streams.len() <= task.index() {
-                    streams.resize_with(task.index() + 1, Stream::default);
+        for documents in documents_of(files, index, options)? {
+            let documents = documents?;
+            let encoded: Vec<_> = documents.par_iter().map(|d| tokenizer.encode(&d.text, true)).collect();
+            for (document, ids) in documents.iter().zip(encoded) {
+                let (mut ids, task) = (ids?, tasks.id(&document.task)?);
+                ids.push(eos);
+                dataset.report_mut(task).rows += 1;
+                if pt.packing {
+                    if streams.len() <= task.index() {
+                        streams.resize_with(task.index() + 1, Stream::default);
+                    }
+                    streams[task.index()].add(&ids, document.file, document.line);
+                } else {
+                    ids.splice(0..0, bos);
+                    dataset.report_mut(task).truncated += usize::from(ids.len() > pt.cutoff_len);
+                    ids.truncate(pt.cutoff_len);
+                    push_block(&mut dataset, &ids, task, document.file, document.line);
                 }
-                streams[task.index()].add(&ids, document.file, document.line);
-            } else {
-                ids.splice(0..0, bos);
-                dataset.report_mut(task).truncated += usize::from(ids.len() > pt.cutoff_len);
-                ids.truncate(pt.cutoff_len);
-                push_block(&mut dataset, &ids, task, document.file, document.line);
             }
         }
-      }
     }
     for (task, stream) in streams.iter_mut().enumerate() {
         stream.cut(pt.cutoff_len, bos, TaskId(task as u16), &mut dataset);

@@ -174,12 +174,15 @@ struct Named {
 impl Named {
     fn new(entry: &Path, dataset_dir: &Path) -> Result<Named, DataError> {
         // A path that is there is meant as it stands, whatever is in its name.
-        let there = |path: &Path| [dataset_dir.join(path), path.to_path_buf()].into_iter().find(|p| p.exists());
+        let there =
+            |path: &Path| [dataset_dir.join(path), path.to_path_buf()].into_iter().find(|p| p.exists());
         if let Some(path) = there(entry) {
             return Ok(Named { task: None, paths: vec![path] });
         }
         let (task, file) = match entry.to_str().and_then(|text| text.split_once('=')) {
-            Some((task, file)) if !task.is_empty() && !task.contains('/') => (Some(task.to_string()), Path::new(file)),
+            Some((task, file)) if !task.is_empty() && !task.contains('/') => {
+                (Some(task.to_string()), Path::new(file))
+            }
             _ => (None, entry),
         };
         if let Some(path) = there(file) {
@@ -241,7 +244,8 @@ impl Formatting {
             ),
             Formatting::Chat(c) => (vec![&c.system, &c.task_name], vec![&c.task_name]),
         };
-        let names = |columns: Vec<&Option<String>>| columns.into_iter().flatten().cloned().collect::<Vec<_>>();
+        let names =
+            |columns: Vec<&Option<String>>| columns.into_iter().flatten().cloned().collect::<Vec<_>>();
         let (mut columns, mut blank_is_missing) = (names(columns), names(not_text));
         if let Formatting::Chat(chat) = self {
             columns.extend([chat.messages.clone(), TEXT.to_string()]);
@@ -263,7 +267,8 @@ impl Formatting {
             Formatting::Alpaca(c) => (c.text.as_deref(), c.task_name.as_deref()),
             Formatting::Chat(c) => (Some(TEXT), c.task_name.as_deref()),
         };
-        let column = column.ok_or("`columns` names no `prompt`, which is where pre-training reads its text")?;
+        let column =
+            column.ok_or("`columns` names no `prompt`, which is where pre-training reads its text")?;
         let text = text_field(row, Some(column))?.ok_or_else(|| missing(row, &[column]))?;
         Ok((text.to_string(), task_field(row, task_name)?))
     }

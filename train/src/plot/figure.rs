@@ -162,7 +162,7 @@ fn width(text: &str, size: f64) -> f64 {
 }
 
 /// A name that fits: its middle left out, since long names of tasks differ at either end.
-fn fitted(name: &str, size: f64, most: f64) -> String {
+pub fn fitted(name: &str, size: f64, most: f64) -> String {
     if width(name, size) <= most {
         return name.to_string();
     }

@@ -104,7 +104,8 @@ pub fn panels(curves: &Curves) -> Vec<Panel> {
     let of_tasks = |series: &std::collections::BTreeMap<String, Vec<Point>>, what: &str| -> Vec<Line> {
         series.iter().map(|(task, points)| Line::new(format!("{task}{what}"), hue(task), points)).collect()
     };
-    let low = |title: &str, rise, lines| Panel { title: title.into(), height: LOW, rise, lines, named: false };
+    let low =
+        |title: &str, rise, lines| Panel { title: title.into(), height: LOW, rise, lines, named: false };
     let mut all = vec![Panel {
         title: "loss".into(),
         height: TALL,
@@ -170,7 +171,8 @@ fn loss_lines(curves: &Curves) -> Vec<Line> {
 
 /// The pairs of tasks whose gradients agree least.
 fn cosine_panel(curves: &Curves) -> Option<Panel> {
-    let mean = |points: &[Point]| points.iter().map(|point| point.1).sum::<f64>() / points.len().max(1) as f64;
+    let mean =
+        |points: &[Point]| points.iter().map(|point| point.1).sum::<f64>() / points.len().max(1) as f64;
     let mut pairs: Vec<(&String, &Vec<Point>)> = curves.cosines.iter().collect();
     pairs.sort_by(|a, b| mean(a.1).total_cmp(&mean(b.1)));
     let more = pairs.len() > MOST_NAMED;
@@ -186,8 +188,7 @@ fn cosine_panel(curves: &Curves) -> Option<Panel> {
 }
 
 /// What a task is judged by, best first.
-const SCORES: [&str; 7] =
-    ["macro_f1", "accuracy", "f1", "rouge_l", "exact_match", "rouge_1", "token_accuracy"];
+const SCORES: [&str; 6] = ["macro_f1", "accuracy", "rougeL", "f1", "exact_match", "token_accuracy"];
 
 /// Of each task, the score that says most among those that lie between 0 and 1.
 fn score_panel(curves: &Curves) -> Option<Panel> {

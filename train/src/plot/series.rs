@@ -127,10 +127,7 @@ fn gather_scores(curves: &mut Curves, history: &[LogEntry]) {
 }
 
 /// Task and score of `eval_<task>_<score>`, where it is no loss; of tasks whose names begin alike, the longest.
-pub fn score_of<'n, 't>(
-    name: &'n str,
-    tasks: impl Iterator<Item = &'t str>,
-) -> Option<(&'t str, &'n str)> {
+pub fn score_of<'n, 't>(name: &'n str, tasks: impl Iterator<Item = &'t str>) -> Option<(&'t str, &'n str)> {
     let rest = name.strip_prefix("eval_")?;
     tasks
         .filter_map(|task| Some((task, rest.strip_prefix(task)?.strip_prefix('_')?)))

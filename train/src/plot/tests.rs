@@ -91,7 +91,10 @@ fn every_quantity_has_its_panel() {
     let (panels, legend) = web_panels(&history);
     assert_eq!(panels.len(), 8);
     assert_eq!(legend.len(), 4);
-    assert!(panels.iter().all(|panel| panel.svg.contains("var(--") && !panel.svg.contains("#")), "{panels:?}");
+    assert!(
+        panels.iter().all(|panel| panel.svg.contains("var(--") && !panel.svg.contains("#")),
+        "{panels:?}"
+    );
     let lines = panels[0].numbers["lines"].as_array().unwrap();
     // Total and three tasks, as logged and as evaluated.
     assert_eq!(lines.len(), 8);

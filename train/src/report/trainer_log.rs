@@ -135,7 +135,8 @@ mod tests {
     fn a_line_has_llamafactorys_keys_first() {
         let dir = tempfile::tempdir().unwrap();
         let mut log = TrainerLog::open(dir.path(), 0, 0).unwrap();
-        let entry = LogEntry::new(10, 0.25).with("loss", 1.5).with("loss/qa", 2.0).with("learning_rate", 1e-4);
+        let entry =
+            LogEntry::new(10, 0.25).with("loss", 1.5).with("loss/qa", 2.0).with("learning_rate", 1e-4);
         log.entry(&entry, &pace(65)).unwrap();
         log.entry(&LogEntry::new(40, 1.0).with("eval_loss", f64::NAN), &pace(93_784)).unwrap();
         let expected = concat!(

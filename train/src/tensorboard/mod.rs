@@ -107,8 +107,10 @@ fn wall_time() -> f64 {
 
 /// The machine's name, only for telling files apart: `localhost` where it is not to be had.
 fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| std::fs::read_to_string("/etc/hostname"));
-    let name = name.ok().or_else(|| std::env::var("HOSTNAME").ok()).or_else(|| std::env::var("COMPUTERNAME").ok());
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .or_else(|_| std::fs::read_to_string("/etc/hostname"));
+    let name =
+        name.ok().or_else(|| std::env::var("HOSTNAME").ok()).or_else(|| std::env::var("COMPUTERNAME").ok());
     let kept: String = name
         .iter()
         .flat_map(|name| name.trim().chars())
@@ -153,7 +155,8 @@ mod tests {
         writer.entry(&LogEntry::new(10, 0.5).with("eval_qa_loss", 2.0)).unwrap();
         let found = records(writer.path());
         assert_eq!(found.len(), 5);
-        let holds = |record: &[u8], text: &str| record.windows(text.len()).any(|part| part == text.as_bytes());
+        let holds =
+            |record: &[u8], text: &str| record.windows(text.len()).any(|part| part == text.as_bytes());
         assert!(holds(&found[0], "brain.Event:2"));
         assert!(holds(&found[2], "args/text_summary") && holds(&found[2], "lora_rank: 8"));
         assert!(holds(&found[3], "train/loss") && !holds(&found[3], "eval/"));

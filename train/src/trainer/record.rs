@@ -90,7 +90,15 @@ impl Recorder {
             let step = state.log_history.last().map_or(0, |last| last.step);
             self.reopen(step, held, step + 1, sink);
         }
+        // What was measured within a step is in the history already.
+        for earlier in &state.log_history[self.entries..] {
+            self.append(earlier, state, total_steps, sink);
+        }
+        self.append(entry, state, total_steps, sink);
         self.entries = held + 1;
+    }
+
+    fn append(&mut self, entry: &LogEntry, state: &TrainerState, total_steps: u64, sink: &mut dyn EventSink) {
         let elapsed = self.started.elapsed();
         let tokens = state.num_input_tokens_seen.saturating_sub(self.first_tokens);
         let pace = Pace {

@@ -27,8 +27,7 @@ impl Input {
                 Box::new(BufReader::with_capacity(BUFFER, flate2::bufread::MultiGzDecoder::new(raw)))
             }
             Compression::Zstd => {
-                let decoder =
-                    zstd::Decoder::with_buffer(raw).map_err(|e| error(path, compression, e))?;
+                let decoder = zstd::Decoder::with_buffer(raw).map_err(|e| error(path, compression, e))?;
                 Box::new(BufReader::with_capacity(BUFFER, decoder))
             }
         };

@@ -20,7 +20,9 @@ pub(super) struct JsonRows {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// Nothing read yet; `.json` files may begin with an array.
-    Start { array_allowed: bool },
+    Start {
+        array_allowed: bool,
+    },
     Lines,
     /// In an array, before its first row.
     ArrayStart,
