@@ -2,7 +2,7 @@
 
 use super::super::Cmd::{
     self, Chat, Compare, Convert, DataCheck, DataShow, DataStats, Eval, Export, Generate, Logits, Predict,
-    Quickstart, Train,
+    Quickstart, Report, Train,
 };
 use super::super::option::Kind::{
     Choice, Flag, FlagOrPath, Float, Int, IntList, List, Numbers, Path, Shares, Structure, Text,
@@ -403,7 +403,7 @@ pub const OPTIMISATION: &[Opt] = &[
 
 pub const OUTPUT: &[Opt] = &[
     Opt::field(Section::Output, "output_dir", Path, "folder of everything the run writes")
-        .on(&[Train, Compare, Eval, Predict, Quickstart]),
+        .on(&[Train, Compare, Eval, Predict, Quickstart, Report]),
     Opt::field(Section::Output, "overwrite_output_dir", Flag, "start anew in a folder that holds a run")
         .on(&[Train, Compare, Quickstart]),
     Opt::field(Section::Output, "logging_strategy", Choice(&["no", "steps", "epoch"]), "when to log")
@@ -424,6 +424,23 @@ pub const OUTPUT: &[Opt] = &[
     Opt::field(Section::Output, "save_total_limit", Int, "keep the newest N checkpoints").on(TRAIN),
     Opt::field(Section::Output, "save_only_model", Flag, "checkpoints without what a resume needs").on(TRAIN),
     Opt::field(Section::Output, "plot_loss", Flag, "draw training_loss.png and .svg").on(TRAIN),
+    Opt::field(Section::Output, "report", Flag, "write report.html when training has finished").on(TRAIN),
+    Opt::field(
+        Section::Output,
+        "report_samples",
+        Int,
+        "examples of each task completed before and after training, for the report; 0: none",
+    )
+    .on(TRAIN),
+    Opt::field(
+        Section::Output,
+        "report_to",
+        List,
+        "tensorboard writes event files as the run goes; other trackers are not told",
+    )
+    .on(TRAIN),
+    Opt::field(Section::Output, "logging_dir", Path, "folder of event files; unset: runs in output_dir")
+        .on(TRAIN),
 ];
 
 pub const GENERATE: &[Opt] = &[

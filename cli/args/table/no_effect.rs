@@ -10,7 +10,7 @@ const ONE_PROCESS: &str = "training runs in one process";
 const NO_HUB: &str = "models and data are local paths; nothing is downloaded or uploaded";
 const FUSED: &str = "attention and the loss are always fused and never materialise their large matrices";
 const NO_TRACKER: &str =
-    "metrics go to trainer_state.json and training_loss.png; no tracking service is contacted";
+    "metrics go to trainer_log.jsonl, report.html and, with report_to: tensorboard, to event files; no tracking service is contacted";
 const TEXT_ONLY: &str = "models here read text only";
 const NO_ENGINE: &str = "generation uses the built-in engine";
 const NO_COMPILE: &str = "kernels are compiled ahead of time";
@@ -124,8 +124,6 @@ pub const NO_EFFECT: &[Opt] = &[
         "logging_nan_inf_filter",
         "a loss that is not finite stops the run instead of being hidden",
     ),
-    Opt::no_effect("logging_dir", NO_TRACKER),
-    Opt::no_effect("report_to", NO_TRACKER),
     Opt::no_effect("run_name", NO_TRACKER),
     Opt::no_effect("project", NO_TRACKER),
     Opt::no_effect("trackio_space_id", NO_TRACKER),

@@ -1,5 +1,6 @@
 //! The checks that types cannot make, each naming its option.
 
+use super::output::OTHER_TRACKERS;
 use super::{
     BadStep, DataArgs, EvalArgs, FinetuningType, GenerateArgs, IntervalStrategy, LoraArgs, LoraTarget,
     MixStrategy, ModelArgs, OutputArgs, RunArgs, SamplingStrategy, SchedulerType, Shares, Stage, TaskArgs,
@@ -495,7 +496,15 @@ impl OutputArgs {
     pub fn validate(&self) -> Result<(), ConfigError> {
         check_interval("logging_steps", self.logging_steps)?;
         check_interval("save_steps", self.save_steps)?;
-        expect(self.save_total_limit != Some(0), "save_total_limit", "at least 1 checkpoint", 0)
+        expect(self.save_total_limit != Some(0), "save_total_limit", "at least 1 checkpoint", 0)?;
+        expect(self.report_samples <= 100, "report_samples", "at most 100 examples a task", self.report_samples)?;
+        for name in &self.report_to {
+            let known = ["tensorboard", "all", "none"].contains(&name.as_str());
+            refuse_if(!known && !OTHER_TRACKERS.contains(&name.as_str()), "report_to", || {
+                format!("expected tensorboard, all or none, got `{name}`")
+            })?;
+        }
+        Ok(())
     }
 }
 

@@ -9,6 +9,7 @@ mod output;
 mod pissa;
 mod prepare;
 mod progress;
+mod record;
 mod resume;
 pub mod setup;
 mod step;
@@ -25,6 +26,8 @@ pub use step::{StepLoss, Training, Weighing, run_examples};
 use crate::config::{IntervalStrategy, TrainConfig};
 use crate::events::{Event, EventSink, Plan, Summary};
 use crate::mix::Sampler;
+use crate::report::samples::Moment;
+use crate::report::tasks::task_progress;
 use crate::schedule::Schedule;
 use crate::state::TrainerState;
 use crate::weighting::Weigher;
@@ -39,6 +42,7 @@ use medley_model::adapter::LoraConfig;
 use medley_model::tokenizer::Tokenizer;
 use medley_tensor::{Device, ledger};
 use progress::Progress;
+use record::Recorder;
 use setup::RunData;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -73,6 +77,10 @@ struct Trainer<'a> {
     answers: Option<Answers>,
     output_dir: PathBuf,
     total_steps: u64,
+    /// Ids that end a reply; empty in pre-training.
+    stop_ids: Vec<u32>,
+    /// Open while the loop runs.
+    recorder: Option<Recorder>,
     /// Held while the run lasts.
     _lock: OutputLock,
 }
@@ -121,6 +129,10 @@ impl<'a> Trainer<'a> {
     fn run(&mut self, sink: &mut dyn EventSink, stop: &AtomicBool) -> Result<Outcome> {
         let first = self.state.global_step;
         self.announce(sink, first);
+        if first == 0 {
+            self.write_samples(Moment::Before, sink);
+        }
+        self.open_record(sink);
         let started = Instant::now();
         let mut tokens = 0u64;
         // A run resumed from step 0 has that evaluation already.
@@ -141,7 +153,8 @@ impl<'a> Trainer<'a> {
             let rate = rate_of(tokens, started);
             let loss = measured.loss.loss;
             self.progress.add(&measured);
-            sink.event(&Event::StepFinished { step: step + 1, loss, tokens_per_second: rate });
+            let tasks = (0..measured.loss.nll.len()).map(|task| measured.loss.task_loss(task)).collect();
+            sink.event(&Event::StepFinished { step: step + 1, loss, tasks, tokens_per_second: rate });
 
             let last = step + 1 == self.total_steps;
             if self.due(self.config.output.logging_strategy, self.state.logging_steps, last)
@@ -178,7 +191,7 @@ impl<'a> Trainer<'a> {
         }
         self.load_best(sink)?;
         let runtime = started.elapsed();
-        let summary = Summary {
+        let mut summary = Summary {
             steps: self.state.global_step,
             train_loss: self.progress.mean_loss(),
             runtime,
@@ -186,18 +199,17 @@ impl<'a> Trainer<'a> {
             peak_memory_bytes: ledger::snapshot().total.1 as u64,
             shares: self.progress.shares(self.data.tasks.names()),
             output_dir: self.output_dir.clone(),
+            ..Summary::default()
         };
         self.finish(&summary, sink).map_err(|error| self.rescue(error))?;
+        summary.files = self.write_views(sink);
+        summary.tasks = task_progress(&self.state.log_history);
         sink.event(&Event::Finished(summary.clone()));
         Ok(Outcome::Finished(summary))
     }
 
     fn announce(&self, sink: &mut dyn EventSink, first_step: u64) {
-        let names = self.data.tasks.names();
-        let mut counts = vec![0; names.len()];
-        for task in self.data.train.task_ids() {
-            counts[task.index()] += 1;
-        }
+        let (names, counts) = (self.data.tasks.names(), self.examples());
         let (trainable, total) = self.model.parameter_counts();
         let placement = self.model.placement();
         let device = match &placement.device {
@@ -221,6 +233,15 @@ impl<'a> Trainer<'a> {
             total_parameters: total as u64,
             device,
         }));
+    }
+
+    /// Training examples of each task.
+    fn examples(&self) -> Vec<usize> {
+        let mut counts = vec![0; self.data.tasks.len()];
+        for task in self.data.train.task_ids() {
+            counts[task.index()] += 1;
+        }
+        counts
     }
 
     /// Passes over the data after so many steps.
@@ -250,7 +271,7 @@ impl<'a> Trainer<'a> {
         if self.watch.rollbacks > 0 {
             entry.set("rollbacks", self.watch.rollbacks as f64);
         }
-        self.state.log(entry.clone());
+        self.record(entry.clone(), sink);
         sink.event(&Event::StepLogged(entry));
     }
 

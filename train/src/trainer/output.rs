@@ -4,7 +4,7 @@ use super::{Trainer, checkpoint};
 use crate::config::{FinetuningType, IntervalStrategy};
 use crate::events::{Event, EventSink, Summary};
 use crate::state::{LogEntry, write_json, write_results};
-use crate::{Error, Result, plot};
+use crate::{Error, Result};
 use medley_model::export;
 use medley_tensor::{DType, ledger};
 use serde_json::{Map, Value, json};
@@ -163,7 +163,7 @@ impl Trainer<'_> {
         let entry = LogEntry::new(self.state.global_step, self.state.epoch)
             .with("train_loss", summary.train_loss)
             .with("train_runtime", summary.runtime.as_secs_f64());
-        self.state.log(entry);
+        self.record(entry, sink);
         // Now, and once more below: an evaluation that fails must not cost the history.
         self.state.write(&self.output_dir)?;
         if self.config.train.do_eval
@@ -173,7 +173,7 @@ impl Trainer<'_> {
             let step = LogEntry::new(self.state.global_step, self.state.epoch);
             let entry = measured.entry(step, self.data.tasks.names());
             write_results(&self.output_dir, "eval", &measured.results(&entry, &self.data.tasks))?;
-            self.state.log(entry.clone());
+            self.record(entry.clone(), sink);
             sink.event(&Event::Evaluated(entry));
         }
         let ledger = ledger::snapshot();
@@ -195,15 +195,14 @@ impl Trainer<'_> {
         if let (Some(step), Some(value)) = (self.state.best_global_step, self.state.best_metric) {
             results["best_metric"] = json!({"name": self.best.metric(), "value": value, "step": step});
         }
-        if let Value::Object(results) = results {
+        if let Value::Object(mut results) = results {
+            for (name, count) in self.data.tasks.names().iter().zip(self.examples()) {
+                results.insert(format!("{name}/examples"), json!(count));
+            }
             write_results(&self.output_dir, "train", &results)?;
         }
         write_json(&self.output_dir.join("medley_config.json"), self.config)?;
         self.write_conflicts(sink)?;
-        self.state.write(&self.output_dir)?;
-        if self.config.output.plot_loss {
-            plot::write_training_loss(&self.output_dir, &self.state.log_history)?;
-        }
-        Ok(())
+        self.state.write(&self.output_dir)
     }
 }

@@ -180,6 +180,8 @@ impl<'a> Trainer<'a> {
             answers,
             output_dir,
             total_steps,
+            stop_ids: renderer.as_ref().map(|r| r.stop_ids().to_vec()).unwrap_or_default(),
+            recorder: None,
             _lock: lock,
         };
         match resume {
