@@ -52,7 +52,33 @@ pub fn coerce(kind: Kind, node: &Node) -> Result<Value, String> {
             Some(value) => Ok(Value::Bool(value)),
             None => scalar(node).map(Value::String).ok_or_else(wrong),
         },
+        Kind::FlagOrList => match flag(node) {
+            Some(value) => Ok(Value::Bool(value)),
+            None => coerce(Kind::List, node).map_err(|_| wrong()),
+        },
+        Kind::TextOrMap => match by_name(node) {
+            Some(entries) => {
+                let texts: Option<Map<String, Value>> = entries
+                    .into_iter()
+                    .map(|(name, value)| Some((name, Value::String(scalar(&value)?))))
+                    .collect();
+                texts.filter(|texts| !texts.is_empty()).map(Value::Object).ok_or_else(wrong)
+            }
+            None => scalar(node).map(Value::String).ok_or_else(wrong),
+        },
         Kind::Any => Ok(Value::Null),
+    }
+}
+
+/// The entries of a mapping: YAML's, or a flow mapping (JSON is one) in a text.
+fn by_name(node: &Node) -> Option<Vec<(String, Node)>> {
+    match node {
+        Node::Map(entries) => Some(entries.clone()),
+        Node::Text(text) if text.trim_start().starts_with('{') => match serde_saphyr::from_str(text).ok()? {
+            Node::Map(entries) => Some(entries),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
@@ -131,14 +157,9 @@ fn structure(node: &Node) -> Value {
 }
 
 fn numbers(node: &Node) -> Option<Map<String, Value>> {
-    let entries = match node {
-        Node::Map(entries) => entries.clone(),
-        // A YAML flow mapping; JSON is one.
-        Node::Text(text) if text.trim_start().starts_with('{') => match serde_saphyr::from_str(text).ok()? {
-            Node::Map(entries) => entries,
-            _ => return None,
-        },
-        Node::Text(text) => {
+    let entries = match (by_name(node), node) {
+        (Some(entries), _) => entries,
+        (None, Node::Text(text)) => {
             let pair = |part: &str| {
                 let (name, value) = part.split_once('=')?;
                 Some((name.trim().to_string(), Node::Text(value.trim().to_string())))
@@ -222,6 +243,23 @@ mod tests {
                 "{nonsense}"
             );
         }
+    }
+
+    #[test]
+    fn a_list_may_be_a_flag_and_a_text_a_mapping() {
+        assert_eq!(text(Kind::FlagOrList, "true"), Ok(json!(true)));
+        assert_eq!(text(Kind::FlagOrList, "qa, sum"), Ok(json!(["qa", "sum"])));
+        assert_eq!(coerce(Kind::FlagOrList, &Node::Bool(false)), Ok(json!(false)));
+        assert!(text(Kind::FlagOrList, ",").unwrap_err().contains("true, false or a list"));
+        // A pattern with a comma, a brace or an equals sign is still one text.
+        for pattern in [r"x=(\d{1,3}), .*", r"answer: (\w+)"] {
+            assert_eq!(text(Kind::TextOrMap, pattern), Ok(json!(pattern)));
+        }
+        assert_eq!(text(Kind::TextOrMap, r#"{"math": "= (.*)"}"#), Ok(json!({"math": "= (.*)"})));
+        let map = Node::Map(vec![("math".into(), Node::Text("= (.*)".into()))]);
+        assert_eq!(coerce(Kind::TextOrMap, &map), Ok(json!({"math": "= (.*)"})));
+        let nested = Node::Map(vec![("math".into(), Node::List(vec![]))]);
+        assert!(coerce(Kind::TextOrMap, &nested).is_err());
     }
 
     #[test]

@@ -50,6 +50,8 @@ pub enum Section {
     Lora,
     /// `TrainArgs`.
     Train,
+    /// `EvalArgs`.
+    Evaluation,
     /// `OutputArgs`.
     Output,
     /// `GenerateArgs`.
@@ -60,13 +62,14 @@ pub enum Section {
 
 impl Section {
     /// Every section, in the order of `--help`.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Command,
         Self::Model,
         Self::Data,
         Self::Tasks,
         Self::Lora,
         Self::Train,
+        Self::Evaluation,
         Self::Output,
         Self::Generate,
         Self::Run,
@@ -81,6 +84,7 @@ impl Section {
             Self::Tasks => "tasks",
             Self::Lora => "lora",
             Self::Train => "train",
+            Self::Evaluation => "evaluation",
             Self::Output => "output",
             Self::Generate => "generate",
             Self::Run => "run",
@@ -95,7 +99,8 @@ impl Section {
             Self::Data => "Data",
             Self::Tasks => "Tasks",
             Self::Lora => "What is trained",
-            Self::Train => "Optimisation and evaluation",
+            Self::Train => "Optimisation",
+            Self::Evaluation => "Evaluation and early stopping",
             Self::Output => "Logging and saving",
             Self::Generate => "Completions",
             Self::Run => "Seeds and hardware",
@@ -130,6 +135,10 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// `true`, `false` or a path.
     FlagOrPath,
+    /// `true`, `false` or texts: a YAML list, or `a,b`.
+    FlagOrList,
+    /// One text, or texts by name: a YAML mapping or JSON.
+    TextOrMap,
     /// Anything: options that are never read.
     Any,
 }
@@ -150,6 +159,8 @@ impl Kind {
             Self::Structure => "JSON".into(),
             Self::Choice(names) => names.join("|"),
             Self::FlagOrPath => "true|PATH".into(),
+            Self::FlagOrList => "true|A,B,…".into(),
+            Self::TextOrMap => "TEXT|{NAME: TEXT,…}".into(),
             Self::Any => "VALUE".into(),
         }
     }
@@ -169,6 +180,8 @@ impl Kind {
             Self::Structure => "a list of mappings such as `[{at: 0, strategy: balanced}]`".into(),
             Self::Choice(names) => format!("one of {}", names.join(", ")),
             Self::FlagOrPath => "true, false or a path".into(),
+            Self::FlagOrList => "true, false or a list such as `a,b`".into(),
+            Self::TextOrMap => "text, or texts by name such as `{qa: TEXT}`".into(),
             Self::Any => "a value".into(),
         }
     }

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::predict::Answered;
+use crate::report::tasks::TaskProgress;
 use crate::state::LogEntry;
+use crate::weighting::conflict::ConflictReport;
 
 /// What a run is going to do, told once at its start.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -39,6 +41,8 @@ pub enum Event {
         step: u64,
         /// Its loss.
         loss: f64,
+        /// Loss of each task in the order of [`Plan::tasks`], `None` for one without a labelled token in the step.
+        tasks: Vec<Option<f64>>,
         /// Tokens a second since the run started.
         tokens_per_second: f64,
     },
@@ -71,6 +75,10 @@ pub enum Event {
         /// Its folder.
         path: PathBuf,
     },
+    /// What a choice left to the program came to.
+    Note(String),
+    /// How the tasks' gradients lay to each other, at the end of a run that measured it.
+    Conflicts(ConflictReport),
     /// Something the user should know, though the run goes on.
     Warning(String),
     /// The run stops early, at the user's wish.
@@ -101,6 +109,10 @@ pub struct Summary {
     pub shares: Vec<TaskShare>,
     /// Where the results are.
     pub output_dir: PathBuf,
+    /// How each task went, by name.
+    pub tasks: Vec<TaskProgress>,
+    /// What was made to look at: plot and report.
+    pub files: Vec<PathBuf>,
 }
 
 /// What a task was asked to have of a run, and what it had.

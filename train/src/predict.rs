@@ -1,7 +1,9 @@
 //! Evaluation by generation: a completion for every example, and scores by task.
 
 use crate::config::{ConfigError, GenerateArgs, TaskChoice, TrainConfig};
-use crate::data::{Conversation, LoadOptions, STREAM_ANSWERS, Split, data_files, read_conversations, stream};
+use crate::data::{
+    Conversation, LoadOptions, STREAM_ANSWERS, Split, data_files, location, read_conversations, stream,
+};
 use crate::metrics::{Extraction, Pair, Scoring, TaskReport, label_set, score_tasks};
 use crate::trainer::setup;
 use crate::{Error, Result};
@@ -109,16 +111,18 @@ impl Answered {
     }
 }
 
-/// The labels of every task of `config` whose references are labels ([`label_set`]), training and evaluation
-/// examples together.
+/// The labels of every task of `config` whose references are labels ([`label_set`]): those of the evaluation examples
+/// and, where `constrain_labels` needs every label there is, of the training examples too.
 ///
 /// # Errors
 /// As [`conversations`].
 pub fn task_labels(config: &TrainConfig) -> Result<BTreeMap<String, BTreeSet<String>>> {
     let options = LoadOptions::of(config);
     let mut references: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let trains = !config.data.data_files.is_empty() || !config.data.dataset.is_empty();
-    let splits = [(Split::Train, trains), (Split::Eval, evaluation_split(config) == Split::Eval)];
+    let named = !config.data.data_files.is_empty() || !config.data.dataset.is_empty();
+    let held_out = evaluation_split(config) == Split::Eval;
+    let trains = named && (!held_out || config.evaluation.constrain_labels != TaskChoice::None);
+    let splits = [(Split::Train, trains), (Split::Eval, held_out)];
     for (split, _) in splits.into_iter().filter(|(_, named)| *named) {
         for mut conversation in read_conversations(&data_files(&config.data, split)?, &options)? {
             if let Some(reply) = conversation.messages.pop() {
@@ -308,9 +312,8 @@ fn asked(conversation: &Conversation) -> Result<&[Message]> {
     match conversation.messages.split_last() {
         Some((_, asked)) => Ok(asked),
         None => Err(Error::Run(format!(
-            "{}:{}: the conversation is empty",
-            conversation.file.display(),
-            conversation.line
+            "{}: the conversation is empty",
+            location(&conversation.file, conversation.line)
         ))),
     }
 }
@@ -355,4 +358,43 @@ pub fn write_predictions(folder: &Path, predictions: &[Prediction]) -> Result<()
         text.push(b'\n');
     }
     Ok(write_atomic(&path, &text)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conversation(task: &str, reply: &str, line: u64) -> Conversation {
+        let messages = vec![Message::user("which?"), Message::assistant(reply)];
+        Conversation { messages, task: task.into(), file: "a.jsonl".into(), line }
+    }
+
+    #[test]
+    fn a_sample_holds_every_label_in_proportion_and_is_always_the_same() {
+        let mut all: Vec<Conversation> = vec![];
+        for i in 0..80 {
+            let label = if i % 8 == 0 { "rare" } else { "frequent" };
+            all.push(conversation("cls", label, 2 * i));
+            all.push(conversation("qa", &format!("answer {i}"), 2 * i + 1));
+        }
+        let labels: BTreeMap<String, BTreeSet<String>> =
+            [("cls".to_string(), ["rare".to_string(), "frequent".to_string()].into())].into();
+        let lines = |most, seed| -> Vec<(String, u64, String)> {
+            sample(all.clone(), &labels, most, seed)
+                .into_iter()
+                .map(|c| (c.task, c.line, c.messages[1].content.clone()))
+                .collect()
+        };
+        let chosen = lines(16, 1);
+        let count =
+            |what: &str| chosen.iter().filter(|(task, _, reply)| task == what || reply == what).count();
+        assert_eq!((count("cls"), count("qa"), count("rare")), (16, 16, 2));
+        assert!(chosen.is_sorted_by_key(|(_, line, _)| *line), "in their order");
+        assert_eq!(lines(16, 1), chosen);
+        assert_ne!(lines(16, 2), chosen);
+        // A larger sample holds the smaller one.
+        let more = lines(32, 1);
+        assert!(chosen.iter().all(|one| more.contains(one)));
+        assert_eq!(lines(1000, 1).len(), 160);
+    }
 }

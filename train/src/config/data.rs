@@ -14,9 +14,9 @@ pub struct DataArgs {
     pub eval_dataset: Vec<String>,
     /// Folder of `dataset_info.json`, and what relative `data_files` start from.
     pub dataset_dir: PathBuf,
-    /// JSON or JSONL files read directly, without `dataset_info.json`.
+    /// Files, folders or patterns read directly, without `dataset_info.json`; see [`crate::data::data_files`].
     pub data_files: Vec<PathBuf>,
-    /// JSON or JSONL files to evaluate or predict on.
+    /// Files, folders or patterns to evaluate or predict on.
     pub eval_data_files: Vec<PathBuf>,
     /// Prompt template: a name, or a YAML file; `None` takes the model's own chat template.
     pub template: Option<String>,

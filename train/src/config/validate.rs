@@ -1,9 +1,10 @@
 //! The checks that types cannot make, each naming its option.
 
+use super::output::OTHER_TRACKERS;
 use super::{
     BadStep, DataArgs, EvalArgs, FinetuningType, GenerateArgs, IntervalStrategy, LoraArgs, LoraTarget,
     MixStrategy, ModelArgs, OutputArgs, RunArgs, SamplingStrategy, SchedulerType, Shares, Stage, TaskArgs,
-    TaskChoice, TrainArgs, TrainConfig,
+    TaskChoice, TaskWeighting, TrainArgs, TrainConfig,
 };
 use crate::metrics::Extraction;
 use crate::trainer::Objective;
@@ -53,16 +54,39 @@ impl TrainConfig {
 
     fn validate_together(&self) -> Result<(), ConfigError> {
         let full = self.lora.finetuning_type == FinetuningType::Full;
-        refuse_if(full && self.model.quantization_bit.is_some(), "quantization_bit", || {
+        let base_is_trained = self.lora.finetuning_type != FinetuningType::Lora;
+        refuse_if(base_is_trained && self.model.quantization_bit.is_some(), "quantization_bit", || {
             "4-bit weights cannot be trained; use `finetuning_type: lora` (QLoRA) or drop quantization_bit"
                 .into()
         })?;
-        refuse_if(full && self.model.adapter_name_or_path.is_some(), "adapter_name_or_path", || {
-            "an adapter needs `finetuning_type: lora`; merge it first with `medley export` to train all weights"
+        refuse_if(
+            base_is_trained && self.model.adapter_name_or_path.is_some(),
+            "adapter_name_or_path",
+            || {
+                "an adapter needs `finetuning_type: lora`; merge it first with `medley export` to train all weights"
                 .into()
-        })?;
+            },
+        )?;
         refuse_if(self.model.train_from_scratch && !full, "train_from_scratch", || {
             "random weights must be trained as a whole; add `finetuning_type: full`".into()
+        })?;
+        let adapter_only = [
+            ("loraplus_lr_ratio", self.lora.loraplus_lr_ratio.is_some()),
+            ("additional_target", !self.lora.additional_target.is_empty()),
+        ];
+        for (key, given) in adapter_only {
+            refuse_if(given && base_is_trained, key, || {
+                "it belongs to adapters; use `finetuning_type: lora`, or drop it".into()
+            })?;
+        }
+        let given = !self.lora.additional_target.is_empty() && self.model.adapter_name_or_path.is_some();
+        refuse_if(given, "additional_target", || {
+            "the adapter of adapter_name_or_path says itself which modules it holds; drop one of the two"
+                .into()
+        })?;
+        let rate = self.train.learning_rate;
+        refuse_if(self.lora.loraplus_lr_ratio.is_some() && rate == 0.0, "learning_rate", || {
+            "loraplus_lr_ratio multiplies it, and it is 0".into()
         })?;
         refuse_if(self.train.stage == Stage::Pt && self.data.task_prefix, "task_prefix", || {
             "the `pt` stage has no prompts to put a task header into; drop it or use `stage: sft`".into()
@@ -205,6 +229,7 @@ impl TaskArgs {
                 format!("expected a weight of at least 0 for task `{task}`, got {weight}")
             })?;
         }
+        self.validate_weighting()?;
         let temperature = self.sampling_temperature;
         expect(
             temperature.is_finite() && temperature > 0.0,
@@ -255,6 +280,51 @@ impl TaskArgs {
     }
 }
 
+impl TaskArgs {
+    /// Settings of methods: in range, and read by the method that was chosen.
+    fn validate_weighting(&self) -> Result<(), ConfigError> {
+        use TaskWeighting::{Coba, Dwa, Dynamic, Famo, LossRate, Uncertainty};
+        let (temperature, lr) = (self.task_weighting_temperature, self.task_weighting_lr);
+        if let Some(temperature) = temperature {
+            let key = "task_weighting_temperature";
+            expect(temperature.is_finite() && temperature > 0.0, key, "a number above 0", temperature)?;
+        }
+        if let Some(lr) = lr {
+            expect(lr.is_finite() && lr > 0.0, "task_weighting_lr", "a number above 0", lr)?;
+        }
+        let method = self.task_weighting;
+        let least = if matches!(method, Coba | Dynamic) { 2 } else { 1 };
+        if let Some(window) = self.task_weighting_window {
+            let expected = if least == 2 { "at least 2 measurements" } else { "at least 1 step" };
+            expect(window >= least, "task_weighting_window", expected, window)?;
+        }
+        expect(self.task_weighting_steps > 0, "task_weighting_steps", "at least 1 step", 0)?;
+        // A setting that nothing reads would look as if it did something.
+        let windowed: &[TaskWeighting] = &[Dwa, LossRate, Coba, Dynamic];
+        let given: [(_, _, &[TaskWeighting], _); 6] = [
+            ("task_weighting_temperature", temperature.is_some(), windowed, "dwa, loss_rate, coba"),
+            ("task_weighting_lr", lr.is_some(), &[Uncertainty, Famo, Dynamic], "uncertainty, famo"),
+            ("task_weighting_window", self.task_weighting_window.is_some(), windowed, "dwa, loss_rate, coba"),
+            (
+                "task_weighting_warmup",
+                self.task_weighting_warmup.is_some(),
+                &[Uncertainty, Dwa, Famo, Coba, LossRate, Dynamic],
+                "uncertainty, dwa, famo, coba, loss_rate",
+            ),
+            ("task_weighting_steps", self.task_weighting_steps != 1, &[Coba, Dynamic], "coba"),
+            ("task_weighting_reevaluate", self.task_weighting_reevaluate, &[Famo, Dynamic], "famo"),
+        ];
+        for (key, given, readers, names) in given {
+            refuse_if(given && !readers.contains(&method), key, || {
+                format!(
+                    "it is read by task_weighting {names} (and dynamic) alone; set one of them or drop it"
+                )
+            })?;
+        }
+        Ok(())
+    }
+}
+
 impl LoraArgs {
     /// Checks this section alone.
     ///
@@ -275,6 +345,43 @@ impl LoraArgs {
             "lora_dropout",
             "a share in [0, 1)",
             self.lora_dropout,
+        )?;
+        expect(
+            self.pissa_iter >= -1,
+            "pissa_iter",
+            "a number of iterations, or -1 for an exact one",
+            self.pissa_iter,
+        )?;
+        let full = self.finetuning_type != FinetuningType::Lora;
+        for (on, key) in [(self.use_dora, "use_dora"), (self.pissa_init, "pissa_init")] {
+            refuse_if(on && full, key, || {
+                "it is a kind of adapter; add `finetuning_type: lora` or drop it".into()
+            })?;
+        }
+        if let Some(ratio) = self.loraplus_lr_ratio {
+            expect(
+                ratio.is_finite() && ratio > 0.0,
+                "loraplus_lr_ratio",
+                "a number above 0, such as 16",
+                ratio,
+            )?;
+        }
+        let named = [
+            ("additional_target", &self.additional_target, "embed_tokens,lm_head"),
+            ("freeze_trainable_modules", &self.freeze_trainable_modules, "all, or mlp,self_attn"),
+            ("freeze_extra_modules", &self.freeze_extra_modules, "embed_tokens,norm"),
+        ];
+        for (key, names, such) in named {
+            refuse_if(names.iter().any(String::is_empty), key, || format!("expected names such as {such}"))?;
+        }
+        let no_blocks = self.freeze_trainable_layers == 0 && self.freeze_extra_modules.is_empty();
+        refuse_if(
+            self.finetuning_type == FinetuningType::Freeze && no_blocks,
+            "freeze_trainable_layers",
+            || {
+                "with 0 blocks and no freeze_extra_modules nothing would be trained; give 2 for the last two"
+                    .into()
+            },
         )?;
         if let LoraTarget::Modules(names) = &self.lora_target {
             refuse_if(names.is_empty() || names.iter().any(String::is_empty), "lora_target", || {
@@ -338,6 +445,14 @@ impl TrainArgs {
         }
         let epsilon = self.adam_epsilon;
         expect(epsilon.is_finite() && epsilon > 0.0, "adam_epsilon", "a number above 0", epsilon)?;
+        if let Some(alpha) = self.neftune_noise_alpha {
+            expect(
+                alpha.is_finite() && alpha >= 0.0,
+                "neftune_noise_alpha",
+                "a number of at least 0 (the paper's are 5 to 15)",
+                alpha,
+            )?;
+        }
         if let Some(steps) = self.eval_steps {
             check_interval("eval_steps", steps)?;
         }
@@ -381,7 +496,20 @@ impl OutputArgs {
     pub fn validate(&self) -> Result<(), ConfigError> {
         check_interval("logging_steps", self.logging_steps)?;
         check_interval("save_steps", self.save_steps)?;
-        expect(self.save_total_limit != Some(0), "save_total_limit", "at least 1 checkpoint", 0)
+        expect(self.save_total_limit != Some(0), "save_total_limit", "at least 1 checkpoint", 0)?;
+        expect(
+            self.report_samples <= 100,
+            "report_samples",
+            "at most 100 examples a task",
+            self.report_samples,
+        )?;
+        for name in &self.report_to {
+            let known = ["tensorboard", "all", "none"].contains(&name.as_str());
+            refuse_if(!known && !OTHER_TRACKERS.contains(&name.as_str()), "report_to", || {
+                format!("expected tensorboard, all or none, got `{name}`")
+            })?;
+        }
+        Ok(())
     }
 }
 

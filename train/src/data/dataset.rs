@@ -303,6 +303,8 @@ pub(crate) const STREAM_SPLIT: u64 = 0xDA01;
 pub(crate) const STREAM_SAMPLES: u64 = 0xDA02;
 pub(crate) const STREAM_ORDER: u64 = 0xDA03;
 pub(crate) const STREAM_SLOTS: u64 = 0xDA04;
+pub(crate) const STREAM_PROBE: u64 = 0xDA11;
+pub(crate) const STREAM_PCGRAD: u64 = 0xDA12;
 /// Which examples are answered in an evaluation.
 pub(crate) const STREAM_ANSWERS: u64 = 0xDA0E;
 

@@ -150,6 +150,9 @@ pub enum DataError {
         /// `train on` or `evaluate on`.
         side: &'static str,
     },
+    /// A file could not be mapped.
+    #[error(transparent)]
+    Map(#[from] medley_tensor::io::Error),
     /// The tokenizer failed.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),

@@ -19,7 +19,7 @@ mod select;
 mod source;
 
 pub use dataset::{Dataset, Example, TaskId, TaskReport, Tasks};
-pub(crate) use dataset::{STREAM_ANSWERS, STREAM_ORDER, STREAM_SLOTS, stream};
+pub(crate) use dataset::{STREAM_ANSWERS, STREAM_ORDER, STREAM_PCGRAD, STREAM_PROBE, STREAM_SLOTS, stream};
 pub use error::DataError;
 pub use format::location;
 pub use load::{Conversation, LoadOptions, load_sft, read_conversations};

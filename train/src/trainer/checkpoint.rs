@@ -303,6 +303,26 @@ mod tests {
     }
 
     #[test]
+    fn the_best_checkpoint_stays_while_newer_ones_come_and_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |step: u64, keep: usize, best: u64| -> Vec<u64> {
+            let best = folder(dir.path(), best);
+            save(dir.path(), step, Some(keep), Some(&best), |dir| {
+                std::fs::write(dir.join("a"), "a").map_err(Error::io(dir))
+            })
+            .unwrap();
+            list(dir.path()).unwrap().into_iter().map(|(step, _)| step).collect()
+        };
+        assert_eq!(write(1, 2, 1), [1]);
+        assert_eq!(write(2, 2, 2), [1, 2]);
+        assert_eq!(write(3, 2, 2), [2, 3]);
+        assert_eq!(write(4, 2, 2), [2, 4], "the best is one of the two");
+        assert_eq!(write(5, 1, 2), [2, 5], "and more than the one");
+        assert_eq!(write(6, 1, 6), [6]);
+        assert_eq!(write(7, 2, 99), [6, 7], "a best that is elsewhere takes no place");
+    }
+
+    #[test]
     fn a_failed_write_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), 1, None);

@@ -319,7 +319,7 @@ impl Trainer<'_> {
         let entry =
             measured.entry(LogEntry::new(self.state.global_step, self.state.epoch), self.data.tasks.names());
         let best = self.best.observe(&mut self.state, &entry);
-        self.state.log(entry.clone());
+        self.record(entry.clone(), sink);
         sink.event(&Event::Evaluated(entry));
         Ok(best)
     }

@@ -1,12 +1,15 @@
 //! The training loop.
 
 mod best;
+mod by_task;
 pub mod checkpoint;
 mod evaluate;
 mod lock;
 mod output;
+mod pissa;
 mod prepare;
 mod progress;
+mod record;
 mod resume;
 pub mod setup;
 mod step;
@@ -14,6 +17,7 @@ mod step;
 mod tests;
 mod update;
 mod watch;
+mod weigh;
 
 pub use best::Objective;
 pub use evaluate::{Answers, Evaluation, evaluate, evaluation_entry, token_accuracy};
@@ -22,24 +26,30 @@ pub use step::{StepLoss, Training, Weighing, run_examples};
 use crate::config::{IntervalStrategy, TrainConfig};
 use crate::events::{Event, EventSink, Plan, Summary};
 use crate::mix::Sampler;
+use crate::report::samples::Moment;
+use crate::report::tasks::task_progress;
 use crate::schedule::Schedule;
 use crate::state::TrainerState;
+use crate::weighting::Weigher;
+use crate::weighting::conflict::Conflicts;
 use crate::{Error, Result};
 use best::Best;
 use lock::OutputLock;
 use medley_autograd::GradScaler;
-use medley_autograd::optim::AdamW;
+use medley_autograd::optim::Optimizer;
 use medley_model::Llama;
 use medley_model::adapter::LoraConfig;
 use medley_model::tokenizer::Tokenizer;
 use medley_tensor::{Device, ledger};
 use progress::Progress;
+use record::Recorder;
 use setup::RunData;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use update::Stepped;
 use watch::LossWatch;
+use weigh::Probe;
 
 /// Everything that moves while training.
 struct Trainer<'a> {
@@ -48,9 +58,14 @@ struct Trainer<'a> {
     lora: Option<LoraConfig>,
     tokenizer: Tokenizer,
     data: RunData,
+    /// The weights as given: what evaluations are weighed with, so that they can be compared.
     weighing: Weighing,
+    /// The weights as they move.
+    weigher: Weigher,
+    probe: Option<Probe>,
+    conflicts: Conflicts,
     sampler: Sampler,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     /// Only where gradients are f16: their range is small.
     scaler: Option<GradScaler>,
     schedule: Schedule,
@@ -62,6 +77,10 @@ struct Trainer<'a> {
     answers: Option<Answers>,
     output_dir: PathBuf,
     total_steps: u64,
+    /// Ids that end a reply; empty in pre-training.
+    stop_ids: Vec<u32>,
+    /// Open while the loop runs.
+    recorder: Option<Recorder>,
     /// Held while the run lasts.
     _lock: OutputLock,
 }
@@ -110,6 +129,10 @@ impl<'a> Trainer<'a> {
     fn run(&mut self, sink: &mut dyn EventSink, stop: &AtomicBool) -> Result<Outcome> {
         let first = self.state.global_step;
         self.announce(sink, first);
+        if first == 0 {
+            self.write_samples(Moment::Before, sink);
+        }
+        self.open_record(sink);
         let started = Instant::now();
         let mut tokens = 0u64;
         // A run resumed from step 0 has that evaluation already.
@@ -125,12 +148,13 @@ impl<'a> Trainer<'a> {
             let Stepped::Done(measured) = self.step(step, sink)? else { continue };
             tokens += measured.loss.tokens;
             self.state.global_step = step + 1;
-            self.state.epoch = (step + 1) as f64 / self.sampler.steps_per_epoch() as f64;
+            self.state.epoch = self.epoch_after(step + 1);
             self.state.num_input_tokens_seen += measured.loss.tokens;
             let rate = rate_of(tokens, started);
             let loss = measured.loss.loss;
             self.progress.add(&measured);
-            sink.event(&Event::StepFinished { step: step + 1, loss, tokens_per_second: rate });
+            let tasks = (0..measured.loss.nll.len()).map(|task| measured.loss.task_loss(task)).collect();
+            sink.event(&Event::StepFinished { step: step + 1, loss, tasks, tokens_per_second: rate });
 
             let last = step + 1 == self.total_steps;
             if self.due(self.config.output.logging_strategy, self.state.logging_steps, last)
@@ -167,7 +191,7 @@ impl<'a> Trainer<'a> {
         }
         self.load_best(sink)?;
         let runtime = started.elapsed();
-        let summary = Summary {
+        let mut summary = Summary {
             steps: self.state.global_step,
             train_loss: self.progress.mean_loss(),
             runtime,
@@ -175,18 +199,17 @@ impl<'a> Trainer<'a> {
             peak_memory_bytes: ledger::snapshot().total.1 as u64,
             shares: self.progress.shares(self.data.tasks.names()),
             output_dir: self.output_dir.clone(),
+            ..Summary::default()
         };
         self.finish(&summary, sink).map_err(|error| self.rescue(error))?;
+        summary.files = self.write_views(sink);
+        summary.tasks = task_progress(&self.state.log_history);
         sink.event(&Event::Finished(summary.clone()));
         Ok(Outcome::Finished(summary))
     }
 
     fn announce(&self, sink: &mut dyn EventSink, first_step: u64) {
-        let names = self.data.tasks.names();
-        let mut counts = vec![0; names.len()];
-        for task in self.data.train.task_ids() {
-            counts[task.index()] += 1;
-        }
+        let (names, counts) = (self.data.tasks.names(), self.examples());
         let (trainable, total) = self.model.parameter_counts();
         let placement = self.model.placement();
         let device = match &placement.device {
@@ -212,6 +235,20 @@ impl<'a> Trainer<'a> {
         }));
     }
 
+    /// Training examples of each task.
+    fn examples(&self) -> Vec<usize> {
+        let mut counts = vec![0; self.data.tasks.len()];
+        for task in self.data.train.task_ids() {
+            counts[task.index()] += 1;
+        }
+        counts
+    }
+
+    /// Passes over the data after so many steps.
+    fn epoch_after(&self, steps: u64) -> f64 {
+        steps as f64 / self.sampler.steps_per_epoch() as f64
+    }
+
     /// Whether something with this rhythm happens now; `last` forces it at the end of the run.
     fn due(&self, strategy: IntervalStrategy, every: u64, last: bool) -> bool {
         let step = self.state.global_step;
@@ -226,20 +263,15 @@ impl<'a> Trainer<'a> {
 
     /// Adds an entry for the steps since the last one.
     fn log_steps(&mut self, rate: f64, sink: &mut dyn EventSink) {
-        let mut entry = self.progress.take_entry(
-            &self.state,
-            self.data.tasks.names(),
-            &self.weighing.alpha,
-            rate,
-            self.scaler.as_ref(),
-        );
+        let mut entry =
+            self.progress.take_entry(&self.state, self.data.tasks.names(), rate, self.scaler.as_ref());
         if self.watch.skipped > 0 {
             entry.set("left_out_steps", self.watch.skipped as f64);
         }
         if self.watch.rollbacks > 0 {
             entry.set("rollbacks", self.watch.rollbacks as f64);
         }
-        self.state.log(entry.clone());
+        self.record(entry.clone(), sink);
         sink.event(&Event::StepLogged(entry));
     }
 

@@ -1,20 +1,23 @@
 //! What a run writes: the trained weights, checkpoints, results and plots.
 
 use super::{Trainer, checkpoint};
-use crate::config::IntervalStrategy;
+use crate::config::{FinetuningType, IntervalStrategy};
 use crate::events::{Event, EventSink, Summary};
 use crate::state::{LogEntry, write_json, write_results};
-use crate::{Error, Result, plot};
+use crate::{Error, Result};
 use medley_model::export;
 use medley_tensor::{DType, ledger};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
 /// Shards of a fully trained model are at most this large.
-const SHARD_BYTES: usize = 5_000_000_000;
+pub(super) const SHARD_BYTES: usize = 5_000_000_000;
 
 impl Trainer<'_> {
     fn base_name(&self) -> String {
+        if let Some(residual) = super::pissa::base(self.config, &self.output_dir) {
+            return residual.to_string_lossy().into_owned();
+        }
         self.config
             .model
             .model_name_or_path
@@ -57,8 +60,10 @@ impl Trainer<'_> {
 
     /// What a checkpoint consists of.
     fn fill(&self, folder: &Path, resumable: bool) -> Result<()> {
-        // Full precision: a resumed run must continue to the bit.
-        self.write_model(folder, DType::F32)?;
+        // Full precision: a resumed run must continue to the bit. Of a model trained in part the trained weights alone
+        // are kept so, beside the optimizer's state.
+        let in_part = self.config.lora.finetuning_type == FinetuningType::Freeze && resumable;
+        self.write_model(folder, if in_part { self.model.config().dtype } else { DType::F32 })?;
         self.state.write(folder)?;
         if resumable {
             self.progress.write(folder)?;
@@ -158,7 +163,7 @@ impl Trainer<'_> {
         let entry = LogEntry::new(self.state.global_step, self.state.epoch)
             .with("train_loss", summary.train_loss)
             .with("train_runtime", summary.runtime.as_secs_f64());
-        self.state.log(entry);
+        self.record(entry, sink);
         // Now, and once more below: an evaluation that fails must not cost the history.
         self.state.write(&self.output_dir)?;
         if self.config.train.do_eval
@@ -168,7 +173,7 @@ impl Trainer<'_> {
             let step = LogEntry::new(self.state.global_step, self.state.epoch);
             let entry = measured.entry(step, self.data.tasks.names());
             write_results(&self.output_dir, "eval", &measured.results(&entry, &self.data.tasks))?;
-            self.state.log(entry.clone());
+            self.record(entry.clone(), sink);
             sink.event(&Event::Evaluated(entry));
         }
         let ledger = ledger::snapshot();
@@ -190,14 +195,14 @@ impl Trainer<'_> {
         if let (Some(step), Some(value)) = (self.state.best_global_step, self.state.best_metric) {
             results["best_metric"] = json!({"name": self.best.metric(), "value": value, "step": step});
         }
-        if let Value::Object(results) = results {
+        if let Value::Object(mut results) = results {
+            for (name, count) in self.data.tasks.names().iter().zip(self.examples()) {
+                results.insert(format!("{name}/examples"), json!(count));
+            }
             write_results(&self.output_dir, "train", &results)?;
         }
         write_json(&self.output_dir.join("medley_config.json"), self.config)?;
-        self.state.write(&self.output_dir)?;
-        if self.config.output.plot_loss {
-            plot::write_training_loss(&self.output_dir, &self.state.log_history)?;
-        }
-        Ok(())
+        self.write_conflicts(sink)?;
+        self.state.write(&self.output_dir)
     }
 }

@@ -14,6 +14,8 @@ const FILE: &str = "progress.json";
 /// What one step measured.
 pub(super) struct Measured {
     pub loss: StepLoss,
+    /// The weight each task had.
+    pub alpha: Vec<f64>,
     /// Before clipping.
     pub grad_norm: f64,
     pub learning_rate: f64,
@@ -78,6 +80,8 @@ pub(super) struct Progress {
     /// Sums by task of their negative log-likelihoods and labelled tokens.
     nll: Vec<f64>,
     labelled: Vec<u64>,
+    /// Each task's weight in the last of them.
+    alpha: Vec<f64>,
     /// What was drawn of each task since the last entry, and in the whole run.
     drawn: Drawn,
     run_drawn: Drawn,
@@ -97,6 +101,7 @@ impl Progress {
         self.run_loss += step.loss.loss;
         self.loss += step.loss.loss;
         self.steps += 1;
+        self.alpha.clone_from(&step.alpha);
         self.drawn.add(step);
         self.run_drawn.add(step);
         for (sum, nll) in self.nll.iter_mut().zip(&step.loss.nll) {
@@ -111,13 +116,12 @@ impl Progress {
     }
 
     /// The entry for the steps since the last one: loss is the mean over them, a task's loss is over
-    /// its labelled tokens in them. `alpha` holds each task's weight; a loss scaler adds its scale and how
-    /// many steps of the run it has skipped.
+    /// its labelled tokens in them, its weight that of the last; a loss scaler adds its scale and how many
+    /// steps of the run it has skipped.
     pub fn take_entry(
         &mut self,
         state: &TrainerState,
         tasks: &[String],
-        alpha: &[f64],
         tokens_per_second: f64,
         scaler: Option<&GradScaler>,
     ) -> LogEntry {
@@ -130,7 +134,7 @@ impl Progress {
                 entry.set(format!("loss/{name}"), nll / *labelled as f64);
             }
         }
-        for (name, weight) in tasks.iter().zip(alpha) {
+        for (name, weight) in tasks.iter().zip(&self.alpha) {
             entry.set(format!("weight/{name}"), *weight);
         }
         for share in self.drawn.shares(tasks) {

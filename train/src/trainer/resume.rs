@@ -59,6 +59,7 @@ fn settings(config: &TrainConfig, compute: DType) -> Map<String, Value> {
         "dataset_dir",
         "num_train_epochs",
         "max_steps",
+        "conflict_steps",
     ] {
         all.remove(key);
     }
@@ -192,6 +193,7 @@ impl Trainer<'_> {
         if let Some(scaler) = &self.scaler {
             write_json(&folder.join(SCALER), &scaler.state())?;
         }
+        self.save_weights(folder)?;
         write_json(&folder.join(SETTINGS), &settings(self.config, self.model.placement().compute))?;
         write_json(&folder.join(RUN), &self.run_key())
     }
@@ -253,6 +255,7 @@ impl Trainer<'_> {
         }
         self.optimizer.restore(updates, |name, shape, dtype| read_tensor(&file, name, shape, dtype))?;
         self.progress = Progress::read(folder)?;
+        self.restore_weights(folder, sink)?;
         self.watch = LossWatch::read(folder)?;
         // The rhythm is this run's: an option changed for the resumed part takes effect.
         self.state = TrainerState {
