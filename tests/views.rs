@@ -111,7 +111,8 @@ fn a_run_can_be_looked_at_and_a_resumed_one_repeats_nothing() {
     let path = output.join("trainer_log.jsonl");
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text + "{\"current_st").unwrap();
-    let outcome = work.train("out", &[&VIEWS[..], &["--resume_from_checkpoint", "out/checkpoint-5"]].concat());
+    let outcome =
+        work.train("out", &[&VIEWS[..], &["--resume_from_checkpoint", "out/checkpoint-5"]].concat());
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
     assert_eq!(timeless(&output), log);
     assert_eq!(lines(&output.join("sample_predictions.jsonl")), samples);
@@ -121,15 +122,21 @@ fn a_run_can_be_looked_at_and_a_resumed_one_repeats_nothing() {
 fn views_that_fail_or_are_off_cost_no_results() {
     let work = Workplace::new();
     // Folders stand where the files should be.
-    for name in ["out/report.html", "out/trainer_log.jsonl", "out/training_loss.png", "out/sample_predictions.jsonl"] {
+    for name in
+        ["out/report.html", "out/trainer_log.jsonl", "out/training_loss.png", "out/sample_predictions.jsonl"]
+    {
         std::fs::create_dir_all(work.path(name)).unwrap();
     }
     work.write("out/runs", "a file");
     let outcome = work.train("out", &["--report_to", "all", "--plot_loss"]);
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
-    for part in
-        ["trainer_log.jsonl", "TensorBoard", "training_loss.png is not drawn", "report.html is not written", "sample_predictions.jsonl"]
-    {
+    for part in [
+        "trainer_log.jsonl",
+        "TensorBoard",
+        "training_loss.png is not drawn",
+        "report.html is not written",
+        "sample_predictions.jsonl",
+    ] {
         let warned = outcome.stderr.lines().any(|line| line.starts_with("warning: ") && line.contains(part));
         assert!(warned, "{part}: {}", outcome.stderr);
     }
@@ -144,7 +151,11 @@ fn views_that_fail_or_are_off_cost_no_results() {
     }
     let outcome = run(&mut work.command("off2", &["--report_to", "tensorbord"]));
     assert_eq!(outcome.code, Some(2), "{}", outcome.stderr);
-    assert!(outcome.stderr.contains("report_to") && outcome.stderr.contains("`tensorbord`"), "{}", outcome.stderr);
+    assert!(
+        outcome.stderr.contains("report_to") && outcome.stderr.contains("`tensorbord`"),
+        "{}",
+        outcome.stderr
+    );
     let (code, _, stderr) = medley(&work, &["report", "--output_dir", "model"]);
     assert_eq!(code, Some(1));
     assert!(stderr.contains("model holds no run"), "{stderr}");

@@ -184,7 +184,10 @@ impl Cmd {
                 about: "Write report.html and the plot of a run anew, from the files in its folder",
                 required: &[&["output_dir"]],
                 takes_config: false,
-                examples: &[("A run that is over, or that is still going", "medley report --output_dir out/multitask")],
+                examples: &[(
+                    "A run that is over, or that is still going",
+                    "medley report --output_dir out/multitask",
+                )],
             },
             Self::DataCheck => CommandSpec {
                 name: "data check",

@@ -2,9 +2,9 @@
 //! and one that overflows), and NF4.
 
 use anyhow::{Result, ensure};
-use medley_kernels::updates::adamw::{Moments, Step};
 use medley_kernels::updates::nf4::{dequantize_tensor, quantize_tensor};
 use medley_kernels::updates::{Clip, Parameter, Progress, StepReport};
+use medley_kernels::updates::{adafactor, adamw, lion};
 use medley_tensor::device::Device;
 use medley_tensor::{DType, Tensor};
 

@@ -9,8 +9,7 @@ const NO_LOADER: &str = "batches are cut from tokens in memory; there are no loa
 const ONE_PROCESS: &str = "training runs in one process";
 const NO_HUB: &str = "models and data are local paths; nothing is downloaded or uploaded";
 const FUSED: &str = "attention and the loss are always fused and never materialise their large matrices";
-const NO_TRACKER: &str =
-    "metrics go to trainer_log.jsonl, report.html and, with report_to: tensorboard, to event files; no tracking service is contacted";
+const NO_TRACKER: &str = "metrics go to trainer_log.jsonl, report.html and, with report_to: tensorboard, to event files; no tracking service is contacted";
 const TEXT_ONLY: &str = "models here read text only";
 const NO_ENGINE: &str = "generation uses the built-in engine";
 const NO_COMPILE: &str = "kernels are compiled ahead of time";

@@ -42,8 +42,18 @@ pub struct OutputArgs {
 
 /// What Hugging Face's `report_to` takes (`transformers/integrations/integration_utils.py`), `tensorboard` aside.
 pub(super) const OTHER_TRACKERS: [&str; 12] = [
-    "azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte", "mlflow", "neptune", "swanlab",
-    "trackio", "wandb",
+    "azure_ml",
+    "clearml",
+    "codecarbon",
+    "comet_ml",
+    "dagshub",
+    "dvclive",
+    "flyte",
+    "mlflow",
+    "neptune",
+    "swanlab",
+    "trackio",
+    "wandb",
 ];
 
 impl OutputArgs {

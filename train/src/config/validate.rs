@@ -497,7 +497,12 @@ impl OutputArgs {
         check_interval("logging_steps", self.logging_steps)?;
         check_interval("save_steps", self.save_steps)?;
         expect(self.save_total_limit != Some(0), "save_total_limit", "at least 1 checkpoint", 0)?;
-        expect(self.report_samples <= 100, "report_samples", "at most 100 examples a task", self.report_samples)?;
+        expect(
+            self.report_samples <= 100,
+            "report_samples",
+            "at most 100 examples a task",
+            self.report_samples,
+        )?;
         for name in &self.report_to {
             let known = ["tensorboard", "all", "none"].contains(&name.as_str());
             refuse_if(!known && !OTHER_TRACKERS.contains(&name.as_str()), "report_to", || {

@@ -117,7 +117,8 @@ impl RunFiles {
                     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
                     // Spread over the file: tasks come one after another.
                     let every = lines.len().div_ceil(SHOWN_PREDICTIONS).max(1);
-                    let shown = lines.iter().step_by(every).filter_map(|line| serde_json::from_str(line).ok());
+                    let shown =
+                        lines.iter().step_by(every).filter_map(|line| serde_json::from_str(line).ok());
                     self.predictions.push((name, lines.len(), shown.collect()));
                 }
                 Err(error) => self.problems.push(format!("{name} cannot be read: {error}")),

@@ -13,7 +13,10 @@ const SCRIPT: &str = include_str!("hover.js");
 
 /// The whole document: it needs no other file and asks no server for anything.
 pub fn page(run: &RunFiles) -> String {
-    let folder = run.folder.file_name().map_or_else(|| run.folder.display().to_string(), |n| n.to_string_lossy().into());
+    let folder = run
+        .folder
+        .file_name()
+        .map_or_else(|| run.folder.display().to_string(), |n| n.to_string_lossy().into());
     let mut html = Html::default();
     html.raw("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">");
     html.raw("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">");
@@ -56,7 +59,11 @@ fn summary(html: &mut Html, run: &RunFiles) {
     html.raw("<div class=\"tiles\">");
     let mut tile = |name: &str, value: Option<String>| {
         if let Some(value) = value {
-            html.raw(&format!("<div class=\"tile\"><b>{}</b><span>{}</span></div>", escape(&value), escape(name)));
+            html.raw(&format!(
+                "<div class=\"tile\"><b>{}</b><span>{}</span></div>",
+                escape(&value),
+                escape(name)
+            ));
         }
     };
     let number = |key: &str| run.train.get(key).and_then(Value::as_f64);
@@ -150,7 +157,8 @@ fn tasks(html: &mut Html, run: &RunFiles) {
     html.text("h2", "Tasks");
     html.classed("p", "note", "From → to: the first number logged and the last.");
     let row = |task: &TaskProgress| -> Vec<String> {
-        let share = |key: &str| share_of(run, &task.task).and_then(|share| share.get(key)).and_then(Value::as_f64);
+        let share =
+            |key: &str| share_of(run, &task.task).and_then(|share| share.get(key)).and_then(Value::as_f64);
         let examples = run.train.get(&format!("{}/examples", task.task)).and_then(Value::as_u64);
         vec![
             task.task.clone(),
@@ -163,7 +171,10 @@ fn tasks(html: &mut Html, run: &RunFiles) {
         ]
     };
     let rows: Vec<Vec<String>> = tasks.iter().map(row).collect();
-    html.table(&["task", "examples", "share asked", "share got", "weight", "training loss", "evaluation loss"], &rows);
+    html.table(
+        &["task", "examples", "share asked", "share got", "weight", "training loss", "evaluation loss"],
+        &rows,
+    );
     scores(html, run, &tasks);
     html.raw("</section>");
 }
@@ -227,7 +238,10 @@ fn samples(html: &mut Html, samples: &[Sample]) {
         for (name, text) in parts {
             html.raw("<div>");
             html.text("h4", name);
-            html.text("pre", text.map_or("not recorded", |text| if text.is_empty() { "(nothing)" } else { text }));
+            html.text(
+                "pre",
+                text.map_or("not recorded", |text| if text.is_empty() { "(nothing)" } else { text }),
+            );
             html.raw("</div>");
         }
         html.raw("</div></div>");
@@ -277,7 +291,8 @@ fn conflict_matrix(html: &mut Html, conflicts: &Conflicts) {
                 html.text("td", "–");
                 continue;
             };
-            let (color, strength) = (if *cosine < 0.0 { 1 } else { 0 }, (cosine.abs() * 70.0).clamp(0.0, 70.0));
+            let (color, strength) =
+                (if *cosine < 0.0 { 1 } else { 0 }, (cosine.abs() * 70.0).clamp(0.0, 70.0));
             html.raw(&format!(
                 "<td style=\"background:color-mix(in srgb, var(--c{color}) {strength:.0}%, transparent)\">{cosine:.2}</td>"
             ));
@@ -316,7 +331,9 @@ fn configuration(html: &mut Html, config: &Map<String, Value>) {
         html.text("th", &default.map_or_else(dash, shown));
         html.raw("</tr>");
     }
-    html.raw("</tbody></table></div><details><summary>Every option</summary><div class=\"left\"><table><tbody>");
+    html.raw(
+        "</tbody></table></div><details><summary>Every option</summary><div class=\"left\"><table><tbody>",
+    );
     for (section, name, value) in all {
         html.raw("<tr>");
         html.text("th", &format!("{section}.{name}"));
@@ -332,9 +349,11 @@ fn shown(value: &Value) -> String {
         Value::Null => "unset".into(),
         Value::String(text) => text.clone(),
         Value::Array(items) => items.iter().map(shown).collect::<Vec<_>>().join(", "),
-        Value::Object(entries) => {
-            entries.iter().map(|(key, value)| format!("{key}={}", shown(value))).collect::<Vec<_>>().join(", ")
-        }
+        Value::Object(entries) => entries
+            .iter()
+            .map(|(key, value)| format!("{key}={}", shown(value)))
+            .collect::<Vec<_>>()
+            .join(", "),
         other => other.to_string(),
     }
 }

@@ -196,8 +196,9 @@ pub fn read(folder: &Path) -> Result<Vec<Sample>> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     lines
         .map(|(index, line)| {
-            serde_json::from_str(line)
-                .map_err(|error| Error::Run(format!("{}:{}: not a sample: {error}", path.display(), index + 1)))
+            serde_json::from_str(line).map_err(|error| {
+                Error::Run(format!("{}:{}: not a sample: {error}", path.display(), index + 1))
+            })
         })
         .collect()
 }

@@ -84,7 +84,10 @@ mod tests {
                 .with("weight/qa", 1.0)
                 .with("share/qa", 0.4)
                 .with("share_asked/qa", 0.5),
-            LogEntry::new(10, 0.1).with("eval_qa_loss", 3.5).with("eval_qa_f1", 0.1).with("eval_runtime", 1.0),
+            LogEntry::new(10, 0.1)
+                .with("eval_qa_loss", 3.5)
+                .with("eval_qa_f1", 0.1)
+                .with("eval_runtime", 1.0),
             LogEntry::new(20, 0.2).with("loss/qa", 2.0).with("weight/qa", 0.8).with("share/qa", 0.6),
             LogEntry::new(20, 0.2).with("loss/late", 1.0),
             LogEntry::new(30, 0.3).with("eval_qa_loss", 2.5).with("eval_qa_f1", 0.7).with("eval_loss", 2.0),

@@ -9,7 +9,13 @@ fn run() -> tempfile::TempDir {
     for step in [10, 20] {
         let (entry, eval) = (LogEntry::new(step, 0.5), LogEntry::new(step, 0.5));
         let loss = 40.0 / step as f64;
-        state.log(entry.with("loss", loss).with("loss/qa", loss).with("loss/<b>&\"x\"", loss).with("weight/qa", 0.5));
+        state.log(
+            entry
+                .with("loss", loss)
+                .with("loss/qa", loss)
+                .with("loss/<b>&\"x\"", loss)
+                .with("weight/qa", 0.5),
+        );
         state.log(eval.with("eval_loss", loss).with("eval_qa_loss", loss).with("eval_qa_f1", 0.25));
     }
     state.write(dir.path()).unwrap();
@@ -32,7 +38,10 @@ fn run() -> tempfile::TempDir {
     let sample = json!({"task_name": "qa", "source": "training", "file": "qa.jsonl", "line": 7,
         "prompt": "Where? <script>alert(1)</script>", "label": "Here", "before": "", "after": "There"});
     put("sample_predictions.jsonl", sample);
-    put("generated_predictions.jsonl", json!({"task_name": "qa", "prompt": "p", "label": "l", "predict": "said"}));
+    put(
+        "generated_predictions.jsonl",
+        json!({"task_name": "qa", "prompt": "p", "label": "l", "predict": "said"}),
+    );
     dir
 }
 
@@ -91,7 +100,11 @@ fn everything_that_a_run_left_is_shown() {
     }
     // The changed option stands before the list of all of them, the unchanged one does not.
     let changed = page.split("<details>").next().unwrap();
-    assert!(changed.contains("learning_rate") && !changed.contains("weight_decay") && page.contains("weight_decay"));
+    assert!(
+        changed.contains("learning_rate")
+            && !changed.contains("weight_decay")
+            && page.contains("weight_decay")
+    );
     assert!(!page.contains("gradients 0"), "what took no memory is not listed");
 }
 
@@ -111,10 +124,12 @@ fn what_is_not_ours_is_escaped() {
 #[test]
 fn the_numbers_under_the_pointer_are_json() {
     let page = page_of(run().path());
-    let plots: Vec<&str> = page.split("data-plot=\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    let plots: Vec<&str> =
+        page.split("data-plot=\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
     assert!(plots.len() >= 3, "{}", plots.len());
     for plot in plots {
-        let text = plot.replace("&quot;", "\"").replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&");
+        let text =
+            plot.replace("&quot;", "\"").replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&");
         let value: Value = serde_json::from_str(&text).unwrap();
         assert!(value["lines"].is_array() && value["steps"] == 20, "{value}");
     }

@@ -83,7 +83,13 @@ impl Recorder {
     }
 
     /// Appends an entry that `state` does not hold yet.
-    pub fn entry(&mut self, entry: &LogEntry, state: &TrainerState, total_steps: u64, sink: &mut dyn EventSink) {
+    pub fn entry(
+        &mut self,
+        entry: &LogEntry,
+        state: &TrainerState,
+        total_steps: u64,
+        sink: &mut dyn EventSink,
+    ) {
         let held = state.log_history.len();
         if held < self.entries {
             // The run has gone back to a checkpoint.

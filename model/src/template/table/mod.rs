@@ -67,7 +67,7 @@ pub struct Thought<S = &'static str> {
     pub empty_closes_only: bool,
 }
 
-use Slot::{Bos, Eos, Text, Token};
+use Slot::{Bos, Eos, Text};
 
 const CONTENT: &[Slot] = &[Text("{{content}}")];
 const CONTENT_EOS: &[Slot] = &[Text("{{content}}"), Eos];
