@@ -126,6 +126,11 @@ fn a_run_on_three_tasks_writes_everything() {
             weighted += alpha * number(entry, &format!("loss/{task}")).unwrap_or(0.0);
         }
         assert!((weighted - number(entry, "loss").unwrap()).abs() < 1e-6, "{entry}");
+        for kind in ["share", "share_tokens", "share_asked"] {
+            let shares: f64 =
+                TASKS.iter().filter_map(|(task, _)| number(entry, &format!("{kind}/{task}"))).sum();
+            assert!((shares - 1.0).abs() < 1e-6, "{kind}: {entry}");
+        }
     }
     let mean = |entries: &[Value], task: &str| {
         let losses: Vec<f64> = entries.iter().filter_map(|e| number(e, &format!("loss/{task}"))).collect();
@@ -169,6 +174,11 @@ fn balanced_steps_hold_every_task() {
     // An epoch has 3 · 30 places, 4 a step; the last step is short.
     assert_eq!(tasks_of(&balanced[22]), 2);
     assert_eq!(balanced[22]["epoch"], 1.0);
+    let shares = json(&work.path("balanced").join("train_results.json"))["shares"].clone();
+    for share in shares.as_array().unwrap() {
+        assert_eq!(share["examples"], 30, "{share}");
+        assert_eq!(share["asked"], 1.0 / 3.0, "{share}");
+    }
     finished(work.train("proportional", &["--max_steps", "14"]));
     let proportional = step_entries(&work.path("proportional"));
     assert!(proportional.iter().any(|entry| tasks_of(entry) < 3), "{proportional:?}");
@@ -185,6 +195,9 @@ fn threads_do_not_change_the_result() {
     assert!(result(&work.path("other_seed")) != result(&work.path("one")));
 }
 
+const SCHEDULE: &str =
+    "[{at: 0, strategy: balanced}, {at: 0.7, shares: {qa: 3, summarization: 1, classification: 0}}]";
+
 /// Checkpoints fall between log entries here, so that what is not yet logged has to be kept too.
 const RHYTHM: [&str; 8] =
     ["--logging_steps", "4", "--save_strategy", "steps", "--save_steps", "5", "--val_size", "0.1"];
@@ -192,7 +205,15 @@ const RHYTHM: [&str; 8] =
 #[test]
 fn a_resumed_run_ends_where_an_uninterrupted_one_does() {
     let kinds: [&[&str]; 3] = [
-        &["--lora_target", "q_proj,v_proj", "--use_rslora", "--weight_decay", "0.1"],
+        &[
+            "--lora_target",
+            "q_proj,v_proj",
+            "--use_rslora",
+            "--weight_decay",
+            "0.1",
+            "--sampling_schedule",
+            SCHEDULE,
+        ],
         &["--quantization_bit", "4", "--sampling_strategy", "balanced", "--lr_scheduler_type", "cosine"],
         &["--finetuning_type", "full", "--learning_rate", "1e-3", "--eval_strategy", "steps"],
     ];

@@ -45,7 +45,10 @@ pub fn coerce(kind: Kind, node: &Node) -> Result<Value, String> {
         }
         Kind::Choice(names) => {
             // YAML 1.1 reads a bare `no` as false; `eval_strategy: no` means the word.
-            let word = if *node == Node::Bool(false) { Some("no".to_string()) } else { scalar(node) };
+            let word = match node {
+                Node::Bool(false) if names.contains(&"no") => Some("no".to_string()),
+                other => scalar(other),
+            };
             word.filter(|word| names.contains(&word.as_str())).map(Value::String).ok_or_else(wrong)
         }
         Kind::FlagOrPath => match flag(node) {
@@ -290,6 +293,8 @@ mod tests {
         assert_eq!(text(kind, "steps"), Ok(json!("steps")));
         assert_eq!(text(kind, "epoch").unwrap_err(), "expected one of no, steps, got `epoch`");
         assert!(coerce(kind, &Node::Bool(true)).is_err());
+        let thinking = Kind::Choice(&["true", "false", "none"]);
+        assert_eq!(coerce(thinking, &Node::Bool(false)), Ok(json!("false")));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 use medley_train::config::{
-    LoraTarget, LossReduction, Optimizer, Resume, SamplingStrategy, SchedulerType, Stage,
+    LoraTarget, LossReduction, MixStrategy, Optimizer, Resume, SamplingStrategy, SamplingUnit, SchedulerType,
+    Shares, Stage,
 };
 
 use super::super::{line, yaml};
@@ -136,6 +137,29 @@ fn our_own_options_arrive() {
     assert!(config.data.task_prefix);
     let file = train("task_weights:\n  qa: 1\n  classification: 0.6\n", "").settings.config;
     assert_eq!(file.tasks.task_weights["classification"], 0.6);
+}
+
+#[test]
+fn sampling_is_set_in_every_spelling() {
+    for words in
+        ["sampling_strategy=balanced", "--sampling_strategy balanced", "--sampling_strategy=balanced"]
+    {
+        assert_eq!(train("", words).settings.config.tasks.sampling_strategy, SamplingStrategy::Balanced);
+    }
+    let tasks = |yaml: &str, words: &str| train(yaml, words).settings.config.tasks;
+    let listed = tasks("mix_strategy: interleave_over\ninterleave_probs: 0.5,0.3,0.2\n", "");
+    assert_eq!(listed.mix_strategy, MixStrategy::InterleaveOver);
+    assert_eq!(listed.interleave_probs, Some(Shares::InOrder(vec![0.5, 0.3, 0.2])));
+    let named = tasks("", "--interleave_probs qa=2,sum=1 --sampling_unit tokens");
+    assert_eq!(
+        named.interleave_probs,
+        Some(Shares::ByTask([("qa".into(), 2.0), ("sum".into(), 1.0)].into()))
+    );
+    assert_eq!(named.sampling_unit, SamplingUnit::Tokens);
+    let yaml =
+        "sampling_schedule:\n  - {at: 0.0, strategy: balanced}\n  - at: 1\n    shares: {qa: 1, sum: 3}\n";
+    assert_eq!(tasks(yaml, "").sampling_schedule.len(), 2);
+    assert_eq!(tasks("enable_thinking: false\n", "").sampling_cap, None);
 }
 
 #[test]

@@ -10,7 +10,6 @@ use super::{Message, Role, Thinking};
 use crate::tokenizer::{SpecialToken, Tokenizer};
 use minijinja::value::{Kwargs, Value};
 use minijinja::{Environment, Error, ErrorKind, context, syntax::SyntaxConfig};
-use serde::Serialize as _;
 
 const NAME: &str = "chat_template";
 
@@ -124,49 +123,71 @@ fn raise_exception(message: String) -> Result<String, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, message))
 }
 
-/// `json.dumps(value, ensure_ascii=False, indent=…)` of Python: `", "` and `": "` between parts.
+/// Hugging Face's `tojson`: Python's `json.dumps(value, ensure_ascii, indent, separators, sort_keys)`, with
+/// `", "` and `": "` between parts. Texts stay as they are (`ensure_ascii=False`, its default).
 fn tojson(value: Value, options: Kwargs) -> Result<String, Error> {
+    let invalid = |text: &str| Error::new(ErrorKind::InvalidOperation, format!("tojson: {text}"));
     let indent: Option<usize> = options.get("indent")?;
-    // Accepted and without effect: texts are never escaped, and keys stay in their order.
-    let _: Option<bool> = options.get("ensure_ascii")?;
-    options.assert_all_used()?;
-    let failed = |e: serde_json::Error| Error::new(ErrorKind::BadSerialization, e.to_string());
-    let mut out = Vec::new();
-    match indent {
-        None => {
-            let mut to = serde_json::Serializer::with_formatter(&mut out, PythonFormatter);
-            value.serialize(&mut to).map_err(failed)?;
-        }
-        Some(width) => {
-            let spaces = " ".repeat(width);
-            let formatter = serde_json::ser::PrettyFormatter::with_indent(spaces.as_bytes());
-            let mut to = serde_json::Serializer::with_formatter(&mut out, formatter);
-            value.serialize(&mut to).map_err(failed)?;
-        }
+    let separators: Option<Vec<String>> = options.get("separators")?;
+    let sort_keys: Option<bool> = options.get("sort_keys")?;
+    if options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false) {
+        return Err(invalid("ensure_ascii=true is not known here"));
     }
-    String::from_utf8(out).map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))
+    options.assert_all_used()?;
+    let (item, key) = match separators.as_deref() {
+        Some([item, key]) => (item.clone(), key.clone()),
+        Some(_) => return Err(invalid("separators are two texts, e.g. (',', ':')")),
+        None => (if indent.is_some() { "," } else { ", " }.to_string(), ": ".to_string()),
+    };
+    let failed = |e: serde_json::Error| Error::new(ErrorKind::BadSerialization, e.to_string());
+    let mut json = serde_json::to_value(&value).map_err(failed)?;
+    if sort_keys.unwrap_or(false) {
+        json.sort_all_objects();
+    }
+    let mut out = String::new();
+    write_json(&json, &mut out, 0, &Separators { item, key, indent });
+    Ok(out)
 }
 
-struct PythonFormatter;
+/// What `json.dumps` writes between the parts.
+struct Separators {
+    item: String,
+    key: String,
+    indent: Option<usize>,
+}
 
-impl serde_json::ser::Formatter for PythonFormatter {
-    fn begin_array_value<W: ?Sized + std::io::Write>(
-        &mut self,
-        to: &mut W,
-        first: bool,
-    ) -> std::io::Result<()> {
-        if first { Ok(()) } else { to.write_all(b", ") }
+fn write_json(value: &serde_json::Value, out: &mut String, depth: usize, between: &Separators) {
+    let line = |out: &mut String, depth: usize| {
+        if let Some(width) = between.indent {
+            out.push('\n');
+            out.push_str(&" ".repeat(width * depth));
+        }
+    };
+    let (open, close, count) = match value {
+        serde_json::Value::Array(items) => ('[', ']', items.len()),
+        serde_json::Value::Object(entries) => ('{', '}', entries.len()),
+        scalar => return out.push_str(&scalar.to_string()),
+    };
+    out.push(open);
+    for index in 0..count {
+        if index > 0 {
+            out.push_str(&between.item);
+        }
+        line(out, depth + 1);
+        if let serde_json::Value::Array(items) = value {
+            write_json(&items[index], out, depth + 1, between);
+        } else if let serde_json::Value::Object(entries) = value
+            && let Some((name, entry)) = entries.iter().nth(index)
+        {
+            out.push_str(&serde_json::Value::from(name.as_str()).to_string());
+            out.push_str(&between.key);
+            write_json(entry, out, depth + 1, between);
+        }
     }
-    fn begin_object_key<W: ?Sized + std::io::Write>(
-        &mut self,
-        to: &mut W,
-        first: bool,
-    ) -> std::io::Result<()> {
-        if first { Ok(()) } else { to.write_all(b", ") }
+    if count > 0 {
+        line(out, depth);
     }
-    fn begin_object_value<W: ?Sized + std::io::Write>(&mut self, to: &mut W) -> std::io::Result<()> {
-        to.write_all(b": ")
-    }
+    out.push(close);
 }
 
 fn strftime_now(format: String) -> Result<String, Error> {
@@ -268,5 +289,11 @@ mod tests {
         };
         assert_eq!(render("{{ x | tojson }}"), r#"{"a": [1, 2], "b": "é<"}"#);
         assert_eq!(render("{{ x.a | tojson(indent=2) }}"), "[\n  1,\n  2\n]");
+        assert_eq!(render("{{ {} | tojson(indent=2) }}{{ [] | tojson }}"), "{}[]");
+        assert_eq!(render("{{ x | tojson(separators=(',', ':')) }}"), r#"{"a":[1,2],"b":"é<"}"#);
+        let sorted = "{{ {'b': 1, 'a': {'d': 2, 'c': 3}} | tojson(sort_keys=true) }}";
+        assert_eq!(render(sorted), r#"{"a": {"c": 3, "d": 2}, "b": 1}"#);
+        let refused = environment.render_str("{{ 'é' | tojson(ensure_ascii=true) }}", ()).unwrap_err();
+        assert!(refused.to_string().contains("ensure_ascii"), "{refused}");
     }
 }

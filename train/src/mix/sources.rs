@@ -167,3 +167,80 @@ fn named(strategy: SamplingStrategy, args: &TaskArgs) -> Strategy {
         SamplingStrategy::Capped => Strategy::Capped(args.sampling_cap.unwrap_or(u64::MAX)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::SchedulePoint;
+
+    fn known(names: &[String], files: usize) -> Known<'_> {
+        Known { names, files }
+    }
+
+    fn names() -> Vec<String> {
+        vec!["qa".into(), "sum".into()]
+    }
+
+    fn given(probs: Shares, mix_strategy: MixStrategy) -> TaskArgs {
+        TaskArgs { interleave_probs: Some(probs), mix_strategy, ..TaskArgs::default() }
+    }
+
+    fn by_task(shares: &[(&str, f64)]) -> Shares {
+        Shares::ByTask(shares.iter().map(|(name, share)| (name.to_string(), *share)).collect())
+    }
+
+    #[test]
+    fn lists_are_of_files_or_else_of_tasks() {
+        let names = names();
+        let mut notes = vec![];
+        let list = given(Shares::InOrder(vec![1.0, 3.0]), MixStrategy::InterleaveOver);
+        let wanted = Strategy::Shares { shares: vec![1.0, 3.0], epoch: EpochRule::AllExhausted };
+        for (files, by) in [(2, By::File), (3, By::Task)] {
+            let (strategy, found) = known(&names, files).strategy(&list, &mut notes).unwrap();
+            assert!(strategy == wanted && found == by);
+        }
+        assert_eq!(notes[0], "interleave_probs sum to 4, not 1: taken as 0.2500, 0.7500");
+        let three = given(Shares::InOrder(vec![1.0; 3]), MixStrategy::Concat);
+        let error = known(&names, 1).strategy(&three, &mut notes).err().unwrap().to_string();
+        assert!(error.contains("3 shares for 1 dataset files and 2 tasks (qa, sum)"), "{error}");
+        // As in LLaMA-Factory, equal shares where none are given.
+        let none = TaskArgs { mix_strategy: MixStrategy::InterleaveUnder, ..TaskArgs::default() };
+        let (strategy, by) = known(&names, 1).strategy(&none, &mut notes).unwrap();
+        assert!(by == By::Task);
+        assert_eq!(strategy, Strategy::Shares { shares: vec![1.0; 2], epoch: EpochRule::FirstExhausted });
+    }
+
+    #[test]
+    fn names_are_those_of_the_data() {
+        let names = names();
+        let error = |shares: &[(&str, f64)]| {
+            let args = given(by_task(shares), MixStrategy::Concat);
+            known(&names, 1).strategy(&args, &mut vec![]).err().unwrap()
+        };
+        assert!(
+            matches!(error(&[("qa", 1.0), ("summ", 1.0)]), MixError::UnknownTask { task, .. } if task == "summ")
+        );
+        assert!(matches!(error(&[("qa", 1.0)]), MixError::MissingTask { task, .. } if task == "sum"));
+    }
+
+    #[test]
+    fn a_schedule_is_by_task_or_by_file() {
+        let names = names();
+        let point = |at, shares, strategy| SchedulePoint { at, shares, strategy };
+        let listed = Some(Shares::InOrder(vec![1.0; 3]));
+        let mut args = TaskArgs {
+            sampling_schedule: vec![
+                point(0.0, None, Some(SamplingStrategy::Balanced)),
+                point(1.0, listed, None),
+            ],
+            ..TaskArgs::default()
+        };
+        let (strategy, by) = known(&names, 3).strategy(&args, &mut vec![]).unwrap();
+        assert!(
+            by == By::File
+                && matches!(strategy, Strategy::Schedule(points) if points[0].1 == Strategy::Balanced)
+        );
+        args.sampling_schedule.push(point(1.0, Some(by_task(&[("qa", 1.0), ("sum", 1.0)])), None));
+        assert_eq!(known(&names, 3).strategy(&args, &mut vec![]).err(), Some(MixError::MixedSources));
+    }
+}

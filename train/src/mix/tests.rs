@@ -109,12 +109,13 @@ fn a_pass_is_reshuffled_when_a_small_task_repeats() {
 fn without_shuffling_the_files_keep_their_order() {
     let mixed: Vec<Drawable> =
         [0, 1, 0, 1, 1].map(|t| Drawable { task: TaskId(t), source: t, labelled: 1 }).to_vec();
-    let order = |strategy| {
+    let order = |strategy, epoch| {
         let options = SamplerOptions { shuffle: false, ..options(strategy, 4) };
-        Sampler::new(&mixed, options).unwrap().epoch_order(5)
+        Sampler::new(&mixed, options).unwrap().epoch_order(epoch)
     };
-    assert_eq!(order(Proportional), [0, 1, 2, 3, 4]);
-    assert_eq!(order(Balanced), [0, 1, 2, 3, 0, 4]);
+    assert_eq!(order(Proportional, 5), [0, 1, 2, 3, 4]);
+    assert_eq!(order(Balanced, 0), [0, 1, 2, 3, 0, 4]);
+    assert_eq!(order(Balanced, 1), [2, 1, 0, 3, 2, 4], "the smaller task goes on where it stopped");
 }
 
 #[test]
