@@ -7,6 +7,8 @@ pub enum Cmd {
     Quickstart,
     /// `medley train`
     Train,
+    /// `medley compare`
+    Compare,
     /// `medley eval`
     Eval,
     /// `medley predict`
@@ -80,6 +82,22 @@ impl Cmd {
                     (
                         "Go on after an interruption",
                         "medley train lora_sft.yaml --resume_from_checkpoint true",
+                    ),
+                ],
+            },
+            Self::Compare => CommandSpec {
+                name: "compare",
+                about: "Train one model on all tasks and one on each, under one budget, and compare them",
+                required: &[MODEL, &["output_dir"], DATA],
+                takes_config: true,
+                examples: &[
+                    (
+                        "Three seeds; finished runs in output_dir/seed-N/{joint,<task>} are taken, so it can be stopped and started again",
+                        "medley compare examples/three_tasks.yaml --seeds 1,2,3 --output_dir out/comparison",
+                    ),
+                    (
+                        "Score 100 evaluation examples of each task",
+                        "medley compare examples/three_tasks.yaml --compare_samples 100 --max_new_tokens 48 --output_dir out/comparison",
                     ),
                 ],
             },

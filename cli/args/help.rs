@@ -96,7 +96,7 @@ fn put_option(text: &mut String, opt: &Opt, section: Section, required: bool) {
 }
 
 /// The default as the user would write it; `None` where unset, empty or off.
-fn default_of(section: Section, name: &str) -> Option<String> {
+pub(super) fn default_of(section: Section, name: &str) -> Option<String> {
     let defaults = match section {
         Section::Command => serde_json::to_value(CommandArgs::default()).ok()?,
         _ => serde_json::to_value(medley_train::config::TrainConfig::default())

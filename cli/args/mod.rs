@@ -13,6 +13,8 @@ mod command;
 mod help;
 mod line;
 mod option;
+#[cfg(test)]
+mod reference;
 mod settings;
 mod table;
 mod yaml;

@@ -44,6 +44,12 @@ pub struct CommandArgs {
     pub export_dir: Option<PathBuf>,
     /// `export`: largest size of one weight file, in GB.
     pub export_size: f64,
+    /// `compare`: the seeds that each train every run once.
+    pub seeds: Vec<u64>,
+    /// `compare`: evaluation examples of each task that are answered; 0: all.
+    pub compare_samples: usize,
+    /// `compare`: requests of each task in the measurement of memory and latency.
+    pub compare_requests: usize,
     /// `data show`: how many examples to render.
     pub num_examples: usize,
     /// `data check`: how many rows of each kind of problem to name.
@@ -60,6 +66,9 @@ impl Default for CommandArgs {
             input_ids: Vec::new(),
             export_dir: None,
             export_size: 5.0,
+            seeds: vec![42],
+            compare_samples: 0,
+            compare_requests: 4,
             num_examples: 3,
             max_problems: 20,
         }
@@ -71,6 +80,14 @@ impl CommandArgs {
         if self.export_size <= 0.0 {
             let problem = format!("expected a size above 0 GB, got {}", self.export_size);
             return Err(ConfigError { key: "export_size", problem });
+        }
+        if self.seeds.is_empty() {
+            let problem = "expected at least one seed, such as 1,2,3".to_string();
+            return Err(ConfigError { key: "seeds", problem });
+        }
+        if self.compare_requests == 0 {
+            let problem = "expected at least one request of each task".to_string();
+            return Err(ConfigError { key: "compare_requests", problem });
         }
         Ok(())
     }

@@ -12,8 +12,7 @@ use crate::args::Settings;
 use crate::table;
 
 fn options(settings: &Settings) -> LoadOptions {
-    let config = &settings.config;
-    LoadOptions { max_samples: config.data.max_samples, seed: setup::data_seed(config) }
+    LoadOptions::of(&settings.config)
 }
 
 /// `medley data check`: reads every row.

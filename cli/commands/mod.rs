@@ -1,6 +1,7 @@
 //! The commands there are, and how one is chosen.
 
 mod chat;
+mod compare;
 mod convert;
 mod data;
 mod eval;
@@ -13,6 +14,8 @@ mod train;
 
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 
@@ -25,6 +28,7 @@ type Run = fn(&Settings) -> Result<()>;
 const COMMANDS: &[(Cmd, Run)] = &[
     (Cmd::Quickstart, quickstart::run),
     (Cmd::Train, train::run),
+    (Cmd::Compare, compare::run),
     (Cmd::Eval, eval::run),
     (Cmd::Predict, predict::run),
     (Cmd::Generate, generate::run),
@@ -66,6 +70,22 @@ pub fn dispatch(words: impl Iterator<Item = OsString>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Lets Ctrl-C and SIGTERM end a run safely: `stop` is set, and the run ends after the step under way.
+///
+/// # Errors
+/// The system lets no handler be set.
+fn stop_on_interrupt(stop: &Arc<AtomicBool>) -> Result<()> {
+    let asked = Arc::clone(stop);
+    ctrlc::set_handler(move || {
+        // The first time, the step is finished and a checkpoint saved; whoever insists is obeyed at once.
+        if asked.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+        eprintln!("\nstopping after this step (again: at once, without a checkpoint)");
+    })
+    .context("cannot listen for Ctrl-C")
 }
 
 /// Prints on stdout; a reader that has seen enough (`medley help | head`) is no error.

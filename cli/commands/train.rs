@@ -1,9 +1,9 @@
 //! `medley train`: runs the training loop, shows its events, and lets Ctrl-C end it safely.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use medley_train::config::FinetuningType;
 use medley_train::trainer::{self, Outcome};
 
@@ -22,15 +22,7 @@ pub fn run(settings: &Settings) -> Result<()> {
         );
     }
     let stop = Arc::new(AtomicBool::new(false));
-    let asked = Arc::clone(&stop);
-    ctrlc::set_handler(move || {
-        // The first time, the step is finished and a checkpoint saved; whoever insists is obeyed at once.
-        if asked.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
-        }
-        eprintln!("\nstopping after this step (again: at once, without a checkpoint)");
-    })
-    .context("cannot listen for Ctrl-C")?;
+    super::stop_on_interrupt(&stop)?;
     match trainer::train(&settings.config, progress().as_mut(), &stop)? {
         Outcome::Finished(_) if settings.config.train.do_predict => predict(settings),
         Outcome::Finished(_) => Ok(()),

@@ -54,7 +54,7 @@ pub fn generate_options(
 /// # Errors
 /// The first row that cannot be read, with file and line.
 pub fn conversations(config: &TrainConfig, renderer: &Renderer) -> Result<Vec<Conversation>> {
-    let options = LoadOptions { max_samples: config.data.max_samples, seed: setup::data_seed(config) };
+    let options = LoadOptions::of(config);
     let split = evaluation_split(config);
     let mut all = read_conversations(&data_files(&config.data, split)?, &options)?;
     if split == Split::Train && config.data.val_size > 0.0 {

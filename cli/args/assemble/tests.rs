@@ -220,7 +220,10 @@ fn one_file_serves_several_commands() {
     assert_eq!(assembled.settings.config.data.template.as_deref(), Some("alpaca"));
     assert_eq!(assembled.notes, ["c.yaml: not used by `medley eval`: lora_rank, learning_rate"]);
     let error = assemble_text(Cmd::Eval, file, "--lora_rank 4").unwrap_err().to_string();
-    assert_eq!(error, "--lora_rank: `medley eval` has no such option; it belongs to `medley train`");
+    assert_eq!(
+        error,
+        "--lora_rank: `medley eval` has no such option; it belongs to `medley train`, `medley compare`"
+    );
 }
 
 #[test]

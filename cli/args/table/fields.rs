@@ -1,22 +1,22 @@
 //! The options that do something: each fills the field of its name.
 
 use super::super::Cmd::{
-    self, Chat, Convert, DataCheck, DataShow, DataStats, Eval, Export, Generate, Logits, Predict, Quickstart,
-    Train,
+    self, Chat, Compare, Convert, DataCheck, DataShow, DataStats, Eval, Export, Generate, Logits, Predict,
+    Quickstart, Train,
 };
 use super::super::option::Kind::{Choice, Flag, FlagOrPath, Float, Int, IntList, List, Numbers, Path, Text};
 use super::super::option::{Opt, Section};
 
 const OPENS_MODEL: &[Cmd] =
-    &[Train, Eval, Predict, Generate, Chat, Export, Logits, DataCheck, DataShow, DataStats];
-const RUNS_MODEL: &[Cmd] = &[Train, Eval, Predict, Generate, Chat, Logits];
-const READS_DATA: &[Cmd] = &[Train, Eval, Predict, DataCheck, DataShow, DataStats];
-const TOKENISES: &[Cmd] = &[Train, Eval, Predict, DataStats];
-const NAMES_EVAL_DATA: &[Cmd] = &[Train, Eval, Predict, DataCheck, DataShow, DataStats];
-const RENDERS: &[Cmd] = &[Train, Eval, Predict, Generate, Chat, DataCheck, DataShow, DataStats];
-const SCORES: &[Cmd] = &[Train, Eval, Predict];
-const WRITES_TEXT: &[Cmd] = &[Train, Predict, Generate, Chat];
-const TRAIN: &[Cmd] = &[Train];
+    &[Train, Compare, Eval, Predict, Generate, Chat, Export, Logits, DataCheck, DataShow, DataStats];
+const RUNS_MODEL: &[Cmd] = &[Train, Compare, Eval, Predict, Generate, Chat, Logits];
+const READS_DATA: &[Cmd] = &[Train, Compare, Eval, Predict, DataCheck, DataShow, DataStats];
+const TOKENISES: &[Cmd] = &[Train, Compare, Eval, Predict, DataShow, DataStats];
+const NAMES_EVAL_DATA: &[Cmd] = &[Train, Compare, Eval, Predict, DataCheck, DataShow, DataStats];
+const RENDERS: &[Cmd] = &[Train, Compare, Eval, Predict, Generate, Chat, DataCheck, DataShow, DataStats];
+const SCORES: &[Cmd] = &[Train, Compare, Eval, Predict];
+const WRITES_TEXT: &[Cmd] = &[Train, Compare, Predict, Generate, Chat];
+const TRAIN: &[Cmd] = &[Train, Compare];
 
 pub const COMMAND: &[Opt] = &[
     Opt::field(Section::Command, "prompt", Text, "what the user says").on(&[Generate]),
@@ -39,6 +39,17 @@ pub const COMMAND: &[Opt] = &[
     Opt::field(Section::Command, "export_dir", Path, "folder to write").on(&[Export]),
     Opt::field(Section::Command, "export_size", Float, "largest size of one weight file, in GB")
         .on(&[Export]),
+    Opt::field(Section::Command, "seeds", IntList, "seeds that each train every run once: 1,2,3")
+        .on(&[Compare]),
+    Opt::field(
+        Section::Command,
+        "compare_samples",
+        Int,
+        "evaluation examples of each task to answer; 0: all",
+    )
+    .on(&[Compare]),
+    Opt::field(Section::Command, "compare_requests", Int, "requests of each task when latency is measured")
+        .on(&[Compare]),
     Opt::field(Section::Command, "num_examples", Int, "examples to print").on(&[DataShow]),
     Opt::field(Section::Command, "max_problems", Int, "how many rows of each kind of problem to name")
         .on(&[DataCheck]),
@@ -95,11 +106,12 @@ pub const DATA: &[Opt] = &[
     Opt::field(Section::Data, "val_size", Float, "hold out a share (0.1) or a number (200) of examples")
         .on(SCORES),
     Opt::field(Section::Data, "packing", Flag, "fill each sequence with examples up to cutoff_len")
-        .on(&[Train, DataShow, DataStats]),
+        .on(&[Train, Compare, DataShow, DataStats]),
     Opt::field(Section::Data, "train_on_prompt", Flag, "learn the prompt's tokens too")
-        .on(&[Train, Eval, DataShow, DataStats]),
+        .on(&[Train, Compare, Eval, DataShow, DataStats]),
     Opt::field(Section::Data, "mask_history", Flag, "learn only a conversation's last turn")
-        .on(&[Train, Eval, DataShow, DataStats]),
+        .on(&[Train, Compare, Eval, DataShow, DataStats]),
+    Opt::field(Section::Data, "only_tasks", List, "use the examples of these tasks alone").on(READS_DATA),
     Opt::field(Section::Data, "disable_shuffling", Flag, "keep the examples in file order").on(TRAIN),
     Opt::field(
         Section::Data,
@@ -114,7 +126,7 @@ pub const DATA: &[Opt] = &[
         Choice(&["warn", "drop", "off"]),
         "training rows whose prompt is in the evaluation data",
     )
-    .on(&[Train, DataCheck, DataStats]),
+    .on(&[Train, Compare, DataCheck, DataStats]),
     Opt::field(
         Section::Data,
         "tokenized_path",
@@ -127,7 +139,7 @@ pub const DATA: &[Opt] = &[
 
 pub const TASKS: &[Opt] = &[
     Opt::field(Section::Tasks, "task_weights", Numbers, "weight of each task in the loss; 1 where not named")
-        .on(&[Train, Eval]),
+        .on(&[Train, Compare, Eval]),
     Opt::field(Section::Tasks, "task_weighting", Choice(&["fixed"]), "how the weights move in training")
         .on(TRAIN),
     Opt::field(
@@ -150,7 +162,7 @@ pub const TASKS: &[Opt] = &[
         Choice(&["task_mean", "token_mean"]),
         "mean over each task's tokens then weighted sum, or over all tokens",
     )
-    .on(&[Train, Eval]),
+    .on(&[Train, Compare, Eval]),
 ];
 
 pub const LORA: &[Opt] = &[
@@ -248,6 +260,27 @@ pub const OPTIMISATION: &[Opt] = &[
         .on(SCORES),
     Opt::field(
         Section::Train,
+        "nonfinite_action",
+        Choice(&["stop", "skip", "rollback"]),
+        "when a loss or gradient is not a number: end, leave the step out, or go back to the last checkpoint",
+    )
+    .on(TRAIN),
+    Opt::field(
+        Section::Train,
+        "loss_spike_action",
+        Choice(&["warn", "stop", "skip", "rollback"]),
+        "when a task's loss leaps up",
+    )
+    .on(TRAIN),
+    Opt::field(
+        Section::Train,
+        "loss_spike_threshold",
+        Float,
+        "standard deviations above its mean that make a task's loss a spike; 0: look for none",
+    )
+    .on(TRAIN),
+    Opt::field(
+        Section::Train,
         "resume_from_checkpoint",
         FlagOrPath,
         "go on from a checkpoint folder; true: the newest of output_dir",
@@ -257,9 +290,9 @@ pub const OPTIMISATION: &[Opt] = &[
 
 pub const OUTPUT: &[Opt] = &[
     Opt::field(Section::Output, "output_dir", Path, "folder of everything the run writes")
-        .on(&[Train, Eval, Predict, Quickstart]),
+        .on(&[Train, Compare, Eval, Predict, Quickstart]),
     Opt::field(Section::Output, "overwrite_output_dir", Flag, "start anew in a folder that holds a run")
-        .on(&[Train, Quickstart]),
+        .on(&[Train, Compare, Quickstart]),
     Opt::field(Section::Output, "logging_strategy", Choice(&["no", "steps", "epoch"]), "when to log")
         .on(TRAIN),
     Opt::field(Section::Output, "logging_steps", Float, "steps between log entries; below 1: a share of all")
@@ -294,7 +327,7 @@ pub const GENERATE: &[Opt] = &[
         .on(WRITES_TEXT),
 ];
 
-const SEEDED: &[Cmd] = &[Train, Eval, Predict, Generate, Chat, Quickstart];
+const SEEDED: &[Cmd] = &[Train, Compare, Eval, Predict, Generate, Chat, Quickstart];
 
 pub const RUN: &[Opt] = &[
     Opt::field(Section::Run, "seed", Int, "seed of initialisation, dropout and sampling").on(SEEDED),
@@ -310,7 +343,7 @@ pub const RUN: &[Opt] = &[
     Opt::field(Section::Run, "fp16", Flag, "compute in half precision on the GPU, with loss scaling")
         .on(RUNS_MODEL),
     Opt::field(Section::Run, "num_threads", Int, "CPU threads; unset: one a core")
-        .on(&[Train, Eval, Predict, Generate, Chat, Export, Convert, Logits, Quickstart]),
+        .on(&[Train, Compare, Eval, Predict, Generate, Chat, Export, Convert, Logits, Quickstart]),
 ];
 
 pub const RENAMED: &[Opt] = &[

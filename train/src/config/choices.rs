@@ -112,6 +112,21 @@ pub enum Optimizer {
     Adamw8bit,
 }
 
+/// What to do about a step whose loss is not a number or spikes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BadStep {
+    /// End the run; nothing of the step is applied.
+    #[default]
+    Stop,
+    /// Say so and go on as if nothing were wrong (not for losses that are no numbers).
+    Warn,
+    /// Leave the step out.
+    Skip,
+    /// Go back to the last checkpoint, and on with the data after the step.
+    Rollback,
+}
+
 /// When something recurring happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -46,6 +46,8 @@ pub struct DataArgs {
     pub tokenized_path: Option<PathBuf>,
     /// Tokenise again even where tokenised data is stored.
     pub overwrite_cache: bool,
+    /// Use the examples of these tasks alone; empty: of all.
+    pub only_tasks: Vec<String>,
 }
 
 impl Default for DataArgs {
@@ -70,6 +72,7 @@ impl Default for DataArgs {
             eval_contamination: EvalContamination::Warn,
             tokenized_path: None,
             overwrite_cache: false,
+            only_tasks: Vec::new(),
         }
     }
 }

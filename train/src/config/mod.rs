@@ -15,8 +15,8 @@ mod train;
 mod validate;
 
 pub use choices::{
-    Device, EvalContamination, FinetuningType, IntervalStrategy, LoraTarget, LossReduction, Optimizer,
-    QuantizationType, Resume, SamplingStrategy, SchedulerType, Stage, TaskWeighting,
+    BadStep, Device, EvalContamination, FinetuningType, IntervalStrategy, LoraTarget, LossReduction,
+    Optimizer, QuantizationType, Resume, SamplingStrategy, SchedulerType, Stage, TaskWeighting,
 };
 pub use data::DataArgs;
 pub use generate::GenerateArgs;

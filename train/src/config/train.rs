@@ -1,6 +1,6 @@
 //! The optimisation itself.
 
-use super::choices::{IntervalStrategy, Optimizer, Resume, SchedulerType, Stage};
+use super::choices::{BadStep, IntervalStrategy, Optimizer, Resume, SchedulerType, Stage};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -56,6 +56,12 @@ pub struct TrainArgs {
     pub eval_steps: Option<f64>,
     /// Evaluate before the first step too.
     pub eval_on_start: bool,
+    /// What to do when a loss or a gradient is not a number: `stop`, `skip` or `rollback`.
+    pub nonfinite_action: BadStep,
+    /// What to do when a task's loss is far above what it was: `warn`, `stop`, `skip` or `rollback`.
+    pub loss_spike_action: BadStep,
+    /// How many standard deviations above its mean a task's loss is a spike; 0 looks for none.
+    pub loss_spike_threshold: f64,
     /// A checkpoint folder to go on from, or the newest one of `output_dir`.
     pub resume_from_checkpoint: Resume,
 }
@@ -87,6 +93,9 @@ impl Default for TrainArgs {
             eval_strategy: IntervalStrategy::No,
             eval_steps: None,
             eval_on_start: false,
+            nonfinite_action: BadStep::Stop,
+            loss_spike_action: BadStep::Warn,
+            loss_spike_threshold: 6.0,
             resume_from_checkpoint: Resume::No,
         }
     }

@@ -1,8 +1,8 @@
 //! The checks that types cannot make, each naming its option.
 
 use super::{
-    DataArgs, FinetuningType, GenerateArgs, IntervalStrategy, LoraArgs, LoraTarget, ModelArgs, OutputArgs,
-    RunArgs, SchedulerType, Stage, TaskArgs, TrainArgs, TrainConfig,
+    BadStep, DataArgs, FinetuningType, GenerateArgs, IntervalStrategy, LoraArgs, LoraTarget, ModelArgs,
+    OutputArgs, RunArgs, SchedulerType, Stage, TaskArgs, TrainArgs, TrainConfig,
 };
 
 /// An option whose value cannot be used.
@@ -62,6 +62,14 @@ impl TrainConfig {
         })?;
         refuse_if(self.train.stage == Stage::Pt && self.data.task_prefix, "task_prefix", || {
             "the `pt` stage has no prompts to put a task header into; drop it or use `stage: sft`".into()
+        })?;
+        let rolls_back =
+            [self.train.nonfinite_action, self.train.loss_spike_action].contains(&BadStep::Rollback);
+        let saves = self.output.save_strategy != IntervalStrategy::No && !self.output.save_only_model;
+        refuse_if(rolls_back && !saves, "save_strategy", || {
+            "rolling back needs checkpoints to go back to; set save_steps, and leave save_strategy and \
+             save_only_model as they are"
+                .into()
         })?;
         let evaluates = self.train.eval_strategy != IntervalStrategy::No || self.train.do_eval;
         let has_eval_data = !self.data.eval_dataset.is_empty()
@@ -191,11 +199,15 @@ impl TrainArgs {
             ("learning_rate", self.learning_rate),
             ("weight_decay", self.weight_decay),
             ("max_grad_norm", self.max_grad_norm),
+            ("loss_spike_threshold", self.loss_spike_threshold),
             ("warmup_steps", self.warmup_steps),
         ];
         for (key, value) in not_negative {
             expect(value.is_finite() && value >= 0.0, key, "a number of at least 0", value)?;
         }
+        refuse_if(self.nonfinite_action == BadStep::Warn, "nonfinite_action", || {
+            "a step that is not a number cannot be taken; use stop, skip or rollback".into()
+        })?;
         let epochs = self.num_train_epochs;
         expect(
             epochs.is_finite() && (epochs > 0.0 || self.max_steps > 0),

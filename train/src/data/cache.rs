@@ -15,6 +15,7 @@
 
 use super::dataset::{TaskReport, Tasks};
 use super::error::DataError;
+use super::format::Format;
 use super::source::DataFile;
 use super::store::{BLOCK, COLUMNS, ColumnDigest, Store, hex};
 use medley_model::template::{Message, Renderer};
@@ -270,11 +271,13 @@ impl Key {
         let mut key = Key(Sha256::new());
         key.add(&format!("medley {} format {FORMAT} {kind}", env!("CARGO_PKG_VERSION")));
         for file in files {
-            // Everything but the path: the same rows under another name are the same data.
-            key.add(&format!("{:?}", DataFile { path: PathBuf::new(), ..file.clone() }));
-            let extension = file.path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-            key.add(&extension);
-            key.content(&file.path)?;
+            // Everything but the paths: the same rows under another name are the same data.
+            let nameless = DataFile { path: PathBuf::new(), parts: Vec::new(), ..file.clone() };
+            key.add(&format!("{nameless:?} of {}", file.parts.len()));
+            for part in &file.parts {
+                key.add(&format!("{:?}", Format::of(part)));
+                key.content(part)?;
+            }
         }
         key.add(&format!("{:?}", tasks.names()));
         Ok(key)
@@ -285,19 +288,7 @@ impl Key {
         self.0.update(text);
     }
 
-    /// A file, or all files of a folder by name.
     fn content(&mut self, path: &Path) -> Result<(), DataError> {
-        if path.is_dir() {
-            let list = std::fs::read_dir(path).map_err(|e| DataError::io(path, e))?;
-            let mut paths: Vec<PathBuf> = list.flatten().map(|entry| entry.path()).collect();
-            paths.sort();
-            self.add(&format!("folder of {}", paths.len()));
-            for path in paths {
-                self.add(&path.file_name().unwrap_or_default().to_string_lossy());
-                self.content(&path)?;
-            }
-            return Ok(());
-        }
         let ColumnDigest { bytes, sha256 } = digest_of(path)?;
         self.add(&format!("{bytes} {sha256}"));
         Ok(())

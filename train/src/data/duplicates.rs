@@ -1,6 +1,7 @@
 //! Rows that repeat others: inside the training data, and between training and evaluation data.
 
 use super::dataset::{Dataset, TaskId};
+use super::format::location;
 use super::store::print;
 use medley_model::template::{Message, Role};
 use std::collections::HashMap;
@@ -35,7 +36,7 @@ impl Repeats {
 
     /// `a.jsonl:7 = b.jsonl:3, …`
     pub fn examples(&self) -> String {
-        let show = |(path, line): &Place| format!("{}:{line}", path.display());
+        let show = |(path, line): &Place| location(path, *line);
         let pairs: Vec<String> =
             self.pairs.iter().map(|(a, b)| format!("{} = {}", show(a), show(b))).collect();
         let more = if self.repeated > self.pairs.len() { ", …" } else { "" };

@@ -1,5 +1,6 @@
 //! What can be wrong with data; every message says where and what to do.
 
+use super::format::location;
 use medley_model::template::TemplateError;
 use medley_model::tokenizer::TokenizerError;
 use std::path::{Path, PathBuf};
@@ -34,12 +35,20 @@ pub enum DataError {
         /// The kinds that are read.
         expected: &'static str,
     },
+    /// A file or folder that cannot be used as a whole: damaged, mixed, not what its name says.
+    #[error("{}: {reason}", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        reason: String,
+    },
     /// A row that cannot be used.
-    #[error("{}:{line}: {reason}", .path.display())]
+    #[error("{}: {reason}", location(.path, *.line))]
     Row {
         /// The file.
         path: PathBuf,
-        /// The line, counted from 1.
+        /// The line, or the row where the file has no lines; counted from 1.
         line: u64,
         /// What is wrong and what was expected.
         reason: String,
@@ -55,11 +64,11 @@ pub enum DataError {
         byte_offset: u64,
     },
     /// A row that the template cannot write.
-    #[error("{}:{line}: {source}", .path.display())]
+    #[error("{}: {source}", location(.path, *.line))]
     Template {
         /// The file.
         path: PathBuf,
-        /// The line, counted from 1.
+        /// The line, or the row where the file has no lines; counted from 1.
         line: u64,
         /// The template's reason.
         source: TemplateError,
@@ -105,6 +114,14 @@ pub enum DataError {
         rows: usize,
         /// The limit that took the replies away.
         cutoff_len: usize,
+    },
+    /// `only_tasks` names none of the tasks there are.
+    #[error("only_tasks: no example is of {wanted}; the tasks of the data are {there}")]
+    OnlyTasks {
+        /// The names given.
+        wanted: String,
+        /// The names in the data.
+        there: String,
     },
     /// More tasks than can be told apart.
     #[error("more than {limit} different tasks; is `task_name` really the name of a task in every row?")]
@@ -152,6 +169,10 @@ pub enum DataError {
 impl DataError {
     pub(super) fn io(path: &Path, source: std::io::Error) -> DataError {
         DataError::Io { path: path.to_path_buf(), source, hint: String::new() }
+    }
+
+    pub(super) fn file(path: &Path, reason: impl Into<String>) -> DataError {
+        DataError::File { path: path.to_path_buf(), reason: reason.into() }
     }
 
     pub(super) fn row(path: &Path, line: u64, reason: impl Into<String>) -> DataError {

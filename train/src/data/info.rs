@@ -5,30 +5,35 @@
 //! for are looked at. One key is ours: `task_name`, the task of all rows that do not name one.
 
 use super::error::{DataError, nearest};
+use super::expand::{self, Choice};
 use super::rows::kind;
-use super::source::{AlpacaColumns, ChatColumns, DataFile, Formatting};
+use super::source::{AlpacaColumns, ChatColumns, DataFile, Formatting, Split};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
 const FILE: &str = "dataset_info.json";
 /// Keys that LLaMA-Factory knows and that need what is not here, with what to do instead.
-const REFUSED: [(&str, &str); 8] = [
-    ("hf_hub_url", "data is not downloaded; save it as JSON Lines and name the file in `file_name`"),
-    ("ms_hub_url", "data is not downloaded; save it as JSON Lines and name the file in `file_name`"),
-    ("om_hub_url", "data is not downloaded; save it as JSON Lines and name the file in `file_name`"),
-    ("script_url", "loading scripts are not run; save the data as JSON Lines and name it in `file_name`"),
+const REFUSED: [(&str, &str); 6] = [
+    ("hf_hub_url", DOWNLOAD),
+    ("ms_hub_url", DOWNLOAD),
+    ("om_hub_url", DOWNLOAD),
+    (
+        "script_url",
+        "loading scripts are not run; save the data as JSON Lines or Parquet and name the file in `file_name`",
+    ),
     ("cloud_file_name", "data is not fetched from a bucket; copy the file and name it in `file_name`"),
-    ("subset", "subsets belong to downloaded data; name a local file in `file_name`"),
-    ("folder", "folders belong to downloaded data; name a local file in `file_name`"),
-    ("revision", "revisions belong to downloaded data; name a local file in `file_name`"),
+    ("revision", "revisions belong to downloaded data; name a local file or folder in `file_name`"),
 ];
+const DOWNLOAD: &str = "data is not downloaded; fetch it once (`hf download REPOSITORY --repo-type dataset --local-dir FOLDER`) and name the folder, or the file in it, in `file_name`";
 const REFUSED_COLUMNS: [&str; 7] = ["tools", "images", "videos", "audios", "chosen", "rejected", "kto_tag"];
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 11] = [
     "file_name",
     "file_sha1",
     "formatting",
     "ranking",
+    "subset",
     "split",
+    "folder",
     "num_samples",
     "columns",
     "tags",
@@ -38,11 +43,17 @@ const COLUMNS: [&str; 7] = ["prompt", "query", "response", "history", "messages"
 const TAGS: [&str; 7] =
     ["role_tag", "content_tag", "user_tag", "assistant_tag", "observation_tag", "function_tag", "system_tag"];
 
-/// The files of the datasets `names`, in their order.
+/// The files of the datasets `names`, in their order. An entry is one source, however many files it has:
+/// `num_samples` and `max_samples` count its rows in all. `split` says whether they are trained or evaluated
+/// on, which chooses among the splits of a folder where the entry's own `split` does not.
 ///
 /// # Errors
 /// A missing or malformed `dataset_info.json`, an unknown dataset or key, a feature that is not here.
-pub(super) fn files_of(dataset_dir: &Path, names: &[String]) -> Result<Vec<DataFile>, DataError> {
+pub(super) fn files_of(
+    dataset_dir: &Path,
+    names: &[String],
+    split: Split,
+) -> Result<Vec<DataFile>, DataError> {
     let path = dataset_dir.join(FILE);
     let text = std::fs::read_to_string(&path).map_err(|e| DataError::io(&path, e))?;
     let info: Map<String, Value> = serde_json::from_str(&text).map_err(|e| DataError::Info {
@@ -59,7 +70,7 @@ pub(super) fn files_of(dataset_dir: &Path, names: &[String]) -> Result<Vec<DataF
             known: info.keys().cloned().collect::<Vec<_>>().join(", "),
         })?;
         let entry = Entry { path: &path, name, map: as_object(&path, name, entry)? };
-        files.extend(entry.files(dataset_dir)?);
+        files.push(entry.source(dataset_dir, split)?);
     }
     Ok(files)
 }
@@ -84,7 +95,7 @@ impl Entry<'_> {
         DataError::Info { path: self.path.to_path_buf(), key, reason: reason.into() }
     }
 
-    fn files(&self, dataset_dir: &Path) -> Result<Vec<DataFile>, DataError> {
+    fn source(&self, dataset_dir: &Path, split: Split) -> Result<DataFile, DataError> {
         for key in self.map.keys() {
             if let Some((_, advice)) = REFUSED.iter().find(|(refused, _)| refused == key) {
                 return Err(self.error(key, *advice));
@@ -95,10 +106,14 @@ impl Entry<'_> {
             None | Some(Value::Bool(false)) => {}
             Some(_) => return Err(self.error("ranking", "preference data (dpo, kto, rm) is not supported")),
         }
-        match self.text("split")? {
-            None | Some("train") => {}
-            Some(_) => return Err(self.error("split", "a local file has one split only; remove the key")),
-        }
+        let choice = match self.text("split")? {
+            None => Choice::Usual(split),
+            Some(name) if name.contains(['[', '+']) => {
+                let reason = "slices and sums of splits are not read; name one split, and use num_samples";
+                return Err(self.error("split", reason));
+            }
+            Some(name) => Choice::Named(name),
+        };
         let num_samples = match self.map.get("num_samples") {
             None | Some(Value::Null) => None,
             Some(v) => match v.as_u64().filter(|&n| n > 0) {
@@ -110,15 +125,35 @@ impl Entry<'_> {
         };
         let formatting = self.formatting()?;
         let task = self.text("task_name")?.unwrap_or(self.name).to_string();
-        let file_name = self.text("file_name")?.ok_or_else(|| {
-            self.error("file_name", "is missing; name a .json or .jsonl file of dataset_dir")
-        })?;
-        let path = dataset_dir.join(file_name);
-        let paths = if path.is_dir() { files_in(&path)? } else { vec![path] };
-        Ok(paths
-            .into_iter()
-            .map(|path| DataFile { path, task: task.clone(), formatting: formatting.clone(), num_samples })
-            .collect())
+        let path = self.path(dataset_dir)?;
+        let parts = match if path.exists() { None } else { expand::pattern(&path)? } {
+            None => expand::files(&path, choice)?,
+            Some(found) if found.is_empty() => {
+                return Err(self.error("file_name", format!("no file matches {}", path.display())));
+            }
+            Some(found) => found,
+        };
+        Ok(DataFile { path, parts, task, formatting, num_samples })
+    }
+
+    /// `file_name`, and in the folder that it names, `subset` and `folder`: folders of a downloaded
+    /// repository, where LLaMA-Factory has Hugging Face's loader look them up.
+    fn path(&self, dataset_dir: &Path) -> Result<PathBuf, DataError> {
+        let file_name = self
+            .text("file_name")?
+            .ok_or_else(|| self.error("file_name", "is missing; name a file or folder of dataset_dir"))?;
+        let mut path = dataset_dir.join(file_name);
+        for key in ["subset", "folder"] {
+            let Some(name) = self.text(key)? else { continue };
+            let inside = path.join(name);
+            if !inside.is_dir() {
+                let reason =
+                    format!("there is no folder {}; remove the key, or correct it", inside.display());
+                return Err(self.error(key, reason));
+            }
+            path = inside;
+        }
+        Ok(path)
     }
 
     fn formatting(&self) -> Result<Formatting, DataError> {
@@ -213,20 +248,4 @@ impl Entry<'_> {
             Some(v) => Err(self.error(key, format!("expected a string, got {}", kind(v)))),
         }
     }
-}
-
-/// The files of a folder, sorted by name.
-fn files_in(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let mut paths = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(|e| DataError::io(folder, e))? {
-        let path = entry.map_err(|e| DataError::io(folder, e))?.path();
-        if path.is_file() {
-            paths.push(path);
-        }
-    }
-    paths.sort();
-    if paths.is_empty() {
-        return Err(DataError::Empty { path: folder.to_path_buf(), expected: ".json or .jsonl files" });
-    }
-    Ok(paths)
 }

@@ -1,24 +1,50 @@
 //! From files to tokenised examples: read, convert and render in parallel, keep the order of the rows.
 
 use super::cache::{CacheOptions, Key};
-use super::dataset::{Dataset, DatasetBuilder, STREAM_SAMPLES, Tasks, cached, stream};
+use super::dataset::{Dataset, DatasetBuilder, Tasks, cached};
 use super::duplicates::{Place, prints};
 use super::error::DataError;
-use super::rows::{RowFile, RowSpan};
+use super::rows::Row;
+use super::select;
 use super::source::{DataFile, RowContent};
 use super::store::{Entry, print};
+use crate::config::TrainConfig;
 use medley_model::template::{Message, Rendered, Renderer};
-use medley_tensor::rng::Philox;
 use rayon::prelude::*;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Which rows of the files are used.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadOptions {
-    /// Only the first so many rows of each file.
+    /// Only the first so many rows of each file or dataset.
     pub max_samples: Option<usize>,
     /// Seed for the rows that a dataset's `num_samples` draws.
     pub seed: u64,
+    /// Only the rows of these tasks; empty: of all.
+    pub only_tasks: Vec<String>,
+}
+
+impl LoadOptions {
+    /// What a run's options say.
+    pub fn of(config: &TrainConfig) -> LoadOptions {
+        LoadOptions {
+            max_samples: config.data.max_samples,
+            seed: crate::trainer::setup::data_seed(config),
+            only_tasks: config.data.only_tasks.clone(),
+        }
+    }
+
+    /// What of these options decides the examples: a seed only where rows are drawn.
+    pub(super) fn key(&self, files: &[DataFile]) -> String {
+        let seed = if files.iter().any(|f| f.num_samples.is_some()) { self.seed } else { 0 };
+        format!("{:?}", LoadOptions { seed, ..self.clone() })
+    }
+
+    /// Whether rows of a task are used.
+    pub fn wants(&self, task: &str) -> bool {
+        self.only_tasks.is_empty() || self.only_tasks.iter().any(|name| name == task)
+    }
 }
 
 /// A row as a conversation, for evaluation by generation.
@@ -30,13 +56,9 @@ pub struct Conversation {
     pub task: String,
     /// The file it came from.
     pub file: PathBuf,
-    /// The line it came from, counted from 1.
+    /// The line it came from, or the row of a Parquet or Arrow file; counted from 1.
     pub line: u64,
 }
-
-/// Rows handled between two hand-overs from the worker threads: bounds the memory of rendered rows that
-/// are not yet stored.
-pub(super) const CHUNK: usize = 8192;
 
 /// Rows of one kind: how many, and where the first of them are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -79,6 +101,17 @@ impl Findings {
     /// Findings that keep the first `most` of each kind.
     pub fn new(most: usize) -> Findings {
         Findings { most, ..Findings::default() }
+    }
+
+    fn add(&mut self, rendered: &Rendered, empty_reply: bool, row: &Row) {
+        let kinds = [
+            (&mut self.empty_replies, empty_reply),
+            (&mut self.cut, rendered.truncated),
+            (&mut self.left_out, rendered.reply_tokens == 0),
+        ];
+        for (list, _) in kinds.into_iter().filter(|(_, is)| *is) {
+            list.add(self.most, row.path(), row.line);
+        }
     }
 
     pub(super) fn problem(&mut self, error: DataError) {
@@ -125,7 +158,7 @@ pub fn load_sft_cached(
         key.renderer(renderer)?;
         Ok(key)
     };
-    cached(cache, paths(files), tasks, key, |builder, tasks| {
+    cached(cache, select::paths(files), tasks, key, |builder, tasks| {
         read_sft(builder, files, Some(renderer), options, tasks, None)
     })
 }
@@ -145,21 +178,9 @@ pub fn check_sft(
     tasks: &mut Tasks,
 ) -> Result<(Dataset, Findings), DataError> {
     let mut findings = Findings::new(most);
-    let builder = DatasetBuilder::new(paths(files), None);
+    let builder = DatasetBuilder::new(select::paths(files), None);
     let dataset = read_sft(builder, files, renderer, options, tasks, Some(&mut findings))?;
     Ok((dataset, findings))
-}
-
-pub(super) fn paths(files: &[DataFile]) -> Vec<PathBuf> {
-    files.iter().map(|f| f.path.clone()).collect()
-}
-
-impl LoadOptions {
-    /// What of these options decides the examples.
-    pub(super) fn key(&self, files: &[DataFile]) -> String {
-        let seed = files.iter().any(|f| f.num_samples.is_some()).then_some(self.seed);
-        format!("{:?} {seed:?}", self.max_samples)
-    }
 }
 
 /// A row on its way into the dataset.
@@ -172,17 +193,16 @@ struct Read {
 
 /// With `check`, the prints of the texts stand for the ids: equal rows are found, and no more is kept.
 fn read_row(
-    file: &RowFile,
     source: &DataFile,
     renderer: Option<&Renderer>,
-    row: RowSpan,
+    row: &Row,
     check: bool,
 ) -> Result<Read, DataError> {
-    let RowContent { messages, task } = content(file, source, row)?;
+    let RowContent { messages, task } = content(source, row)?;
     let name = task.as_deref().unwrap_or(&source.task);
     let rendered = renderer.map(|renderer| renderer.render(&messages, Some(name))).transpose();
     let rendered = rendered.map_err(|e| DataError::Template {
-        path: file.path().to_path_buf(),
+        path: row.path().to_path_buf(),
         line: row.line,
         source: e,
     })?;
@@ -216,46 +236,56 @@ fn read_sft(
     mut findings: Option<&mut Findings>,
 ) -> Result<Dataset, DataError> {
     let (mut rows, mut last_cutoff, check) = (0, 0, findings.is_some());
+    let mut others: BTreeSet<String> = BTreeSet::new();
     for (index, source) in files.iter().enumerate() {
-        let file = match (open(source), &mut findings) {
-            (Ok(file), _) => file,
+        let chunks = match (select::chunks(files, index, options, false), &mut findings) {
+            (Ok(chunks), _) => chunks,
             (Err(e), Some(findings)) => {
                 findings.problem(e);
                 continue;
             }
             (Err(e), None) => return Err(e),
         };
-        for chunk in choose(file.rows(), source, options, index).chunks(CHUNK) {
+        for chunk in chunks {
+            let chunk = match (chunk, &mut findings) {
+                (Ok(chunk), _) => chunk,
+                // The source ends here.
+                (Err(e), Some(findings)) => {
+                    rows += 1;
+                    findings.problem(e);
+                    continue;
+                }
+                (Err(e), None) => return Err(e),
+            };
             // Collected with their errors and looked through in order: which error is reported must not
             // depend on which thread was first.
             let results: Vec<_> =
-                chunk.par_iter().map(|&row| read_row(&file, source, renderer, row, check)).collect();
+                chunk.par_iter().map(|row| read_row(source, renderer, row, check)).collect();
             for (row, result) in chunk.iter().zip(results) {
-                rows += 1;
                 let read = match (result, &mut findings) {
                     (Ok(read), _) => read,
                     (Err(e), Some(findings)) => {
+                        rows += 1;
                         findings.problem(e);
                         continue;
                     }
                     (Err(e), None) => return Err(e),
                 };
                 let Read { rendered, task, prints: (prompt, whole), empty_reply } = read;
-                let id = tasks.id(task.as_deref().unwrap_or(&source.task))?;
+                let name = task.as_deref().unwrap_or(&source.task);
+                if !options.wants(name) {
+                    if !others.contains(name) {
+                        others.insert(name.to_string());
+                    }
+                    continue;
+                }
+                let id = tasks.id(name)?;
+                rows += 1;
                 let report = builder.report_mut(id);
                 report.rows += 1;
                 report.truncated += usize::from(rendered.truncated);
                 if let Some(findings) = &mut findings {
-                    let most = findings.most;
-                    if empty_reply {
-                        findings.empty_replies.add(most, file.path(), row.line);
-                    }
-                    if rendered.truncated {
-                        findings.cut.add(most, file.path(), row.line);
-                    }
-                    if rendered.reply_tokens == 0 {
-                        findings.left_out.add(most, file.path(), row.line);
-                    }
+                    findings.add(&rendered, empty_reply, row);
                 }
                 if rendered.reply_tokens == 0 {
                     report.dropped += 1;
@@ -266,7 +296,7 @@ fn read_sft(
                     line: row.line,
                     prompt,
                     row: whole,
-                    file: index as u32,
+                    file: row.file,
                     task: id.0,
                     truncated: u16::from(rendered.truncated),
                     ..Entry::default()
@@ -275,10 +305,15 @@ fn read_sft(
             }
         }
     }
-    match findings {
-        Some(findings) => findings.rows = rows,
-        None if builder.is_empty() => return Err(DataError::NothingLeft { rows, cutoff_len: last_cutoff }),
-        None => {}
+    if let Some(findings) = findings {
+        findings.rows = rows;
+    } else if rows == 0 && !others.is_empty() {
+        return Err(DataError::OnlyTasks {
+            wanted: options.only_tasks.join(", "),
+            there: Vec::from_iter(others).join(", "),
+        });
+    } else if builder.is_empty() {
+        return Err(DataError::NothingLeft { rows, cutoff_len: last_cutoff });
     }
     builder.finish(tasks)
 }
@@ -290,54 +325,22 @@ fn read_sft(
 pub fn read_conversations(files: &[DataFile], options: &LoadOptions) -> Result<Vec<Conversation>, DataError> {
     let mut out = Vec::new();
     for (index, source) in files.iter().enumerate() {
-        let file = open(source)?;
-        let chosen = choose(file.rows(), source, options, index);
-        let results: Vec<_> = chosen.par_iter().map(|&row| content(&file, source, row)).collect();
-        for (row, result) in chosen.iter().zip(results) {
-            let RowContent { messages, task } = result?;
-            let task = task.unwrap_or_else(|| source.task.clone());
-            out.push(Conversation { messages, task, file: source.path.clone(), line: row.line });
+        for chunk in select::chunks(files, index, options, false)? {
+            let chunk = chunk?;
+            let results: Vec<_> = chunk.par_iter().map(|row| content(source, row)).collect();
+            for (row, result) in chunk.iter().zip(results) {
+                let RowContent { messages, task } = result?;
+                let task = task.unwrap_or_else(|| source.task.clone());
+                if !options.wants(&task) {
+                    continue;
+                }
+                out.push(Conversation { messages, task, file: row.path().to_path_buf(), line: row.line });
+            }
         }
     }
     Ok(out)
 }
 
-fn open(source: &DataFile) -> Result<RowFile, DataError> {
-    let known = ["json", "jsonl"].iter().any(|e| super::rows::has_extension(&source.path, e));
-    if !known {
-        return Err(DataError::Extension { path: source.path.clone(), expected: ".json or .jsonl" });
-    }
-    RowFile::open(&source.path)
-}
-
-fn content(file: &RowFile, source: &DataFile, row: RowSpan) -> Result<RowContent, DataError> {
-    let object = file.object(row)?;
-    source.formatting.conversation(&object).map_err(|reason| DataError::row(file.path(), row.line, reason))
-}
-
-/// The rows that are used: `num_samples` drawn at random, then the first `max_samples`.
-///
-/// As in LLaMA-Factory, drawing more rows than there are takes all of them in random order and fills up
-/// with repeats (each drawn on its own).
-pub(super) fn choose(
-    rows: &[RowSpan],
-    source: &DataFile,
-    options: &LoadOptions,
-    file: usize,
-) -> Vec<RowSpan> {
-    let mut chosen = match source.num_samples {
-        None => rows.to_vec(),
-        Some(count) => {
-            let mut rng = Philox::new(options.seed, stream(STREAM_SAMPLES, file as u64, 0));
-            let mut drawn = rows.to_vec();
-            rng.shuffle(&mut drawn);
-            drawn.truncate(count);
-            while drawn.len() < count && !rows.is_empty() {
-                drawn.push(rows[rng.below(rows.len())]);
-            }
-            drawn
-        }
-    };
-    chosen.truncate(options.max_samples.unwrap_or(usize::MAX));
-    chosen
+fn content(source: &DataFile, row: &Row) -> Result<RowContent, DataError> {
+    source.formatting.conversation(&row.object()?).map_err(|reason| row.error(reason))
 }

@@ -4,15 +4,15 @@ use super::cache::{CacheOptions, Key};
 use super::dataset::{Dataset, DatasetBuilder, TaskId, Tasks, cached};
 use super::duplicates::document_print;
 use super::error::DataError;
-use super::load::{CHUNK, Findings, LoadOptions, choose, paths};
-use super::rows::{RowFile, has_extension, open_map};
+use super::load::{Findings, LoadOptions};
+use super::rows::Row;
+use super::select;
 use super::source::DataFile;
 use super::store::{Entry, Mark};
 use medley_model::template::LabelSpan;
 use medley_model::tokenizer::Tokenizer;
 use rayon::prelude::*;
 use std::collections::{HashSet, VecDeque};
-use std::path::Path;
 
 /// How text becomes examples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,22 +33,24 @@ pub struct Document {
     pub text: String,
     /// The task.
     pub task: String,
-    /// The line it begins at, counted from 1.
+    /// The line it begins at, or the row of a Parquet or Arrow file; counted from 1.
     pub line: u64,
+    /// The file, as an index into the paths of all files.
+    pub(super) file: u32,
 }
 
-const EXPECTED: &str = "text, its documents separated by blank lines";
-
-/// The documents of the files: of a `.txt` file the paragraphs between blank lines, of `.json` and
-/// `.jsonl` the rows' `text`.
+/// The documents of the files: of a `.txt` file the paragraphs between blank lines, of the others the
+/// rows' `text`.
 ///
 /// # Errors
 /// A file that cannot be read, is empty or not UTF-8; a row without `text`; with file and line.
 pub fn read_documents(files: &[DataFile], options: &LoadOptions) -> Result<Vec<Document>, DataError> {
     let mut out = Vec::new();
     for index in 0..files.len() {
-        for document in documents_of(files, index, options)? {
-            out.push(document?);
+        for documents in documents_of(files, index, options)? {
+            for document in documents? {
+                out.push(document?);
+            }
         }
     }
     Ok(out)
@@ -94,7 +96,7 @@ pub fn load_pt_cached(
         key.add(&format!("{:?}", probe.map_err(|e| e.to_string())));
         Ok(key)
     };
-    cached(cache, paths(files), tasks, key, |builder, tasks| {
+    cached(cache, select::paths(files), tasks, key, |builder, tasks| {
         read_pt(builder, files, Some(tokenizer), pt, options, tasks, None)
     })
 }
@@ -113,7 +115,7 @@ pub fn check_pt(
     tasks: &mut Tasks,
 ) -> Result<(Dataset, Findings), DataError> {
     let mut findings = Findings::new(most);
-    let builder = DatasetBuilder::new(paths(files), None);
+    let builder = DatasetBuilder::new(select::paths(files), None);
     let dataset = read_pt(builder, files, tokenizer, pt, options, tasks, Some(&mut findings))?;
     Ok((dataset, findings))
 }
@@ -132,36 +134,42 @@ fn read_pt(
         None => None,
     };
     let bos = tokenizer.filter(|t| t.add_bos_token()).and_then(Tokenizer::bos).map(|t| t.id);
+    let all_paths = select::paths(files);
     let blocks = Blocks { length: pt.cutoff_len, bos };
     let mut streams: Vec<Stream> = Vec::new();
     let mut seen: HashSet<u64> = HashSet::new();
     let (mut tokens, check) = (0, findings.is_some());
     for index in 0..files.len() {
-        let documents = match (documents_of(files, index, options), &mut findings) {
-            (Ok(documents), _) => documents,
+        let chunks = match (documents_of(files, index, options), &mut findings) {
+            (Ok(chunks), _) => chunks,
             (Err(e), Some(findings)) => {
                 findings.problem(e);
                 continue;
             }
             (Err(e), None) => return Err(e),
         };
-        let mut documents = documents.into_iter();
-        loop {
-            let chunk: Vec<_> = documents.by_ref().take(CHUNK).collect();
-            if chunk.is_empty() {
-                break;
-            }
+        for chunk in chunks {
+            let chunk = match (chunk, &mut findings) {
+                (Ok(chunk), _) => chunk,
+                // The source ends here.
+                (Err(e), Some(findings)) => {
+                    findings.rows += 1;
+                    findings.problem(e);
+                    continue;
+                }
+                (Err(e), None) => return Err(e),
+            };
             let encode = |document: Result<Document, DataError>| -> Result<_, DataError> {
                 let document = document?;
                 let ids = tokenizer.map_or(Ok(Vec::new()), |t| t.encode(&document.text, true))?;
-                Ok((ids, document_print(&document.text), document.task, document.line))
+                Ok((ids, document_print(&document.text), document))
             };
             let encoded: Vec<_> = chunk.into_par_iter().map(encode).collect();
             for result in encoded {
                 if let Some(findings) = &mut findings {
                     findings.rows += 1;
                 }
-                let (mut ids, print, task, line) = match (result, &mut findings) {
+                let (mut ids, print, document) = match (result, &mut findings) {
                     (Ok(encoded), _) => encoded,
                     (Err(e), Some(findings)) => {
                         findings.problem(e);
@@ -169,10 +177,10 @@ fn read_pt(
                     }
                     (Err(e), None) => return Err(e),
                 };
-                let task = tasks.id(&task)?;
+                let task = tasks.id(&document.task)?;
                 ids.extend(eos);
                 tokens += ids.len();
-                let file = index as u32;
+                let (file, line) = (document.file, document.line);
                 builder.report_mut(task).rows += 1;
                 if pt.drop_duplicates && !seen.insert(print) {
                     builder.report_mut(task).repeated += 1;
@@ -195,7 +203,7 @@ fn read_pt(
                     entry.truncated = 1;
                     if let Some(findings) = &mut findings {
                         let most = findings.most;
-                        findings.cut.add(most, &files[index].path, line);
+                        findings.cut.add(most, &all_paths[file as usize], line);
                     }
                 }
                 ids.truncate(pt.cutoff_len);
@@ -288,66 +296,19 @@ fn push_block(builder: &mut DatasetBuilder, ids: &[u32], entry: Entry) -> Result
     builder.push(ids, &[LabelSpan { positions: 0..ids.len() as u32, token: None }], entry)
 }
 
-/// The documents of a file in order, those that cannot be used as errors.
-fn documents_of(
-    files: &[DataFile],
+/// The documents of a source, a chunk at a time, those that cannot be used as errors.
+fn documents_of<'f>(
+    files: &'f [DataFile],
     index: usize,
     options: &LoadOptions,
-) -> Result<Vec<Result<Document, DataError>>, DataError> {
+) -> Result<impl Iterator<Item = Result<Vec<Result<Document, DataError>>, DataError>> + 'f, DataError> {
     let source = &files[index];
-    if has_extension(&source.path, "txt") {
-        let mut documents = paragraphs(&source.path, &source.task)?;
-        documents.truncate(options.max_samples.unwrap_or(usize::MAX));
-        return Ok(documents.into_iter().map(Ok).collect());
-    }
-    if !["json", "jsonl"].iter().any(|e| has_extension(&source.path, e)) {
-        return Err(DataError::Extension { path: source.path.clone(), expected: ".txt, .json or .jsonl" });
-    }
-    let file = RowFile::open(&source.path)?;
-    let documents = choose(file.rows(), source, options, index);
-    let documents = documents.into_par_iter().map(|row| {
-        let object = file.object(row)?;
-        let (text, task) =
-            source.formatting.text(&object).map_err(|e| DataError::row(file.path(), row.line, e))?;
-        Ok(Document { text, task: task.unwrap_or_else(|| source.task.clone()), line: row.line })
-    });
-    Ok(documents.collect())
-}
-
-/// The paragraphs of a text file: runs of lines that are not blank, their line breaks kept inside.
-fn paragraphs(path: &Path, task: &str) -> Result<Vec<Document>, DataError> {
-    let map = open_map(path, EXPECTED)?;
-    let bytes = map.bytes();
-    let text = std::str::from_utf8(bytes).map_err(|e| {
-        let at = e.valid_up_to();
-        let line = bytes[..at].iter().filter(|&&b| b == b'\n').count() as u64 + 1;
-        DataError::Utf8 { path: path.to_path_buf(), line, byte_offset: at as u64 }
-    })?;
-    let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
-    let mut documents: Vec<Document> = Vec::new();
-    let mut inside = false;
-    for (i, line) in text.lines().enumerate() {
-        if line.trim().is_empty() {
-            inside = false;
-            continue;
-        }
-        match documents.last_mut().filter(|_| inside) {
-            Some(document) => {
-                document.text.push('\n');
-                document.text.push_str(line);
-            }
-            None => {
-                documents.push(Document {
-                    text: line.to_string(),
-                    task: task.to_string(),
-                    line: i as u64 + 1,
-                });
-            }
-        }
-        inside = true;
-    }
-    if documents.is_empty() {
-        return Err(DataError::Empty { path: path.to_path_buf(), expected: EXPECTED });
-    }
-    Ok(documents)
+    let document = |row: &Row| {
+        let (text, task) = source.formatting.text(&row.object()?).map_err(|reason| row.error(reason))?;
+        let task = task.unwrap_or_else(|| source.task.clone());
+        Ok(Document { text, task, line: row.line, file: row.file })
+    };
+    let chunks = select::chunks(files, index, options, true)?;
+    // With their errors: the first bad row is to be reported, not the first that a thread met.
+    Ok(chunks.map(move |chunk| Ok(chunk?.par_iter().map(document).collect())))
 }

@@ -1,8 +1,9 @@
 //! Which files a run reads, and how a row of each becomes a conversation.
 
 use super::error::DataError;
-use super::info;
-use super::rows::kind;
+use super::expand::{self, Choice};
+use super::rows::{Wanted, kind};
+use super::{detect, info};
 use crate::config::DataArgs;
 use medley_model::template::Message;
 use serde_json::{Map, Value};
@@ -17,11 +18,13 @@ pub enum Split {
     Eval,
 }
 
-/// One file and how it is read.
+/// One file, or several that are read as one, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DataFile {
-    /// Where it is.
+    /// What was named: the file, or the folder or pattern.
     pub path: PathBuf,
+    /// The files, in the order in which they are read.
+    pub parts: Vec<PathBuf>,
     /// The task of rows that name none.
     pub task: String,
     /// What a row looks like.
@@ -119,12 +122,17 @@ impl ChatColumns {
 
 /// The files that `args` names: those of the datasets first, then the ones named directly.
 ///
-/// Files named directly are looked for in `dataset_dir`, then where the path says, and hold alpaca rows; the task of a row that names
-/// none is the file's name up to its first dot (`qa.dev.jsonl` → `qa`), for a dataset its `task_name` in
-/// `dataset_info.json`, else the dataset's name.
+/// What is named directly is a file, a folder (see [`DataFile::parts`]) or a pattern (`data/*.jsonl`: each
+/// file that matches stands for itself), looked for in `dataset_dir`, then where the path says. It holds
+/// alpaca rows, or chat rows where its first row has `messages` or `conversations`. `NAME=PATH` gives the
+/// task of rows that name none; otherwise it is the file's or folder's name up to its first dot
+/// (`qa.dev.jsonl` → `qa`), for a dataset its `task_name` in `dataset_info.json`, else the dataset's name.
+///
+/// Of a folder with several splits, `data_files` take `train`, `eval_data_files` `validation`, else `test`.
 ///
 /// # Errors
-/// Nothing named, or a `dataset_info.json` that cannot be used.
+/// Nothing named, a file that is missing, a folder that cannot be used, or a `dataset_info.json` that cannot
+/// be used.
 pub fn data_files(args: &DataArgs, split: Split) -> Result<Vec<DataFile>, DataError> {
     let (names, files) = match split {
         Split::Train => (&args.dataset, &args.data_files),
@@ -136,33 +144,76 @@ pub fn data_files(args: &DataArgs, split: Split) -> Result<Vec<DataFile>, DataEr
             Split::Eval => DataError::NoSource { files: "eval_data_files", dataset: "eval_dataset" },
         });
     }
-    let mut sources = if names.is_empty() { Vec::new() } else { info::files_of(&args.dataset_dir, names)? };
+    let mut sources =
+        if names.is_empty() { Vec::new() } else { info::files_of(&args.dataset_dir, names, split)? };
     for file in files {
-        // `dataset_dir` first, as the article's command has it; then as typed, since most people
-        // give paths from where they stand and leave dataset_dir at its default.
-        let in_dir = args.dataset_dir.join(file);
-        let path = if in_dir.exists() { in_dir.clone() } else { file.clone() };
-        if let Err(source) = std::fs::metadata(&path) {
-            let hint = match file.is_relative() {
-                true => format!(" (looked there and, in dataset_dir, at {})", in_dir.display()),
-                false => String::new(),
-            };
-            return Err(DataError::Io { path, source, hint });
+        let named = Named::new(file, &args.dataset_dir)?;
+        for path in named.paths {
+            let parts = expand::files(&path, Choice::Usual(split))?;
+            sources.push(DataFile {
+                task: named.task.clone().unwrap_or_else(|| task_of(&path)),
+                formatting: parts.first().map_or_else(
+                    || Ok(Formatting::Alpaca(AlpacaColumns::default())),
+                    |part| detect::formatting(part),
+                )?,
+                parts,
+                path,
+                num_samples: None,
+            });
         }
-        sources.push(DataFile {
-            task: task_of(&path),
-            path,
-            formatting: Formatting::Alpaca(AlpacaColumns::default()),
-            num_samples: None,
-        });
     }
     Ok(sources)
 }
 
-/// The file's name up to its first dot.
+/// What one entry of `data_files` names.
+struct Named {
+    task: Option<String>,
+    paths: Vec<PathBuf>,
+}
+
+impl Named {
+    fn new(entry: &Path, dataset_dir: &Path) -> Result<Named, DataError> {
+        // A path that is there is meant as it stands, whatever is in its name.
+        let there =
+            |path: &Path| [dataset_dir.join(path), path.to_path_buf()].into_iter().find(|p| p.exists());
+        if let Some(path) = there(entry) {
+            return Ok(Named { task: None, paths: vec![path] });
+        }
+        let (task, file) = match entry.to_str().and_then(|text| text.split_once('=')) {
+            Some((task, file)) if !task.is_empty() && !task.contains('/') => {
+                (Some(task.to_string()), Path::new(file))
+            }
+            _ => (None, entry),
+        };
+        if let Some(path) = there(file) {
+            return Ok(Named { task, paths: vec![path] });
+        }
+        // `dataset_dir` first, as the article's command has it; then as typed, since most people
+        // give paths from where they stand and leave dataset_dir at its default.
+        let in_dir = dataset_dir.join(file);
+        let is_pattern = expand::pattern(file)?;
+        for found in [expand::pattern(&in_dir)?, is_pattern.clone()].into_iter().flatten() {
+            if !found.is_empty() {
+                return Ok(Named { task, paths: found });
+            }
+        }
+        let also = match file.is_relative() {
+            true => format!(" (looked there and, in dataset_dir, at {})", in_dir.display()),
+            false => String::new(),
+        };
+        if is_pattern.is_some() {
+            return Err(DataError::file(file, format!("no file matches this pattern{also}")));
+        }
+        let source = std::io::Error::from(std::io::ErrorKind::NotFound);
+        Err(DataError::Io { path: file.to_path_buf(), source, hint: also })
+    }
+}
+
+/// The file's name up to its first dot, without `-00000-of-00002`.
 fn task_of(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.split('.').find(|part| !part.is_empty()).unwrap_or_default().to_string()
+    let stem = name.split('.').find(|part| !part.is_empty()).unwrap_or_default();
+    expand::without_shard(stem).unwrap_or(stem).to_string()
 }
 
 /// A row as a conversation that ends with the reply, and the task it names.
@@ -184,18 +235,47 @@ impl Formatting {
         }
     }
 
+    /// What is read of a row.
+    pub(super) fn wanted(&self) -> Wanted {
+        let (columns, not_text) = match self {
+            Formatting::Alpaca(c) => (
+                vec![&c.prompt, &c.query, &c.response, &c.history, &c.system, &c.text, &c.task_name],
+                vec![&c.history, &c.task_name],
+            ),
+            Formatting::Chat(c) => (vec![&c.system, &c.task_name], vec![&c.task_name]),
+        };
+        let names =
+            |columns: Vec<&Option<String>>| columns.into_iter().flatten().cloned().collect::<Vec<_>>();
+        let (mut columns, mut blank_is_missing) = (names(columns), names(not_text));
+        if let Formatting::Chat(chat) = self {
+            columns.extend([chat.messages.clone(), TEXT.to_string()]);
+            blank_is_missing.push(chat.messages.clone());
+        }
+        let text = match self {
+            Formatting::Alpaca(AlpacaColumns { text: Some(text), .. }) => text.clone(),
+            _ => TEXT.to_string(),
+        };
+        Wanted { columns, blank_is_missing, text }
+    }
+
     /// The text of a pre-training row, and the task it names.
     ///
     /// # Errors
     /// As [`Formatting::conversation`].
     pub(super) fn text(&self, row: &Map<String, Value>) -> Result<(String, Option<String>), String> {
-        let Formatting::Alpaca(AlpacaColumns { text: Some(column), task_name, .. }) = self else {
-            return Err("pre-training reads rows with a `text`; use formatting alpaca".to_string());
+        let (column, task_name) = match self {
+            Formatting::Alpaca(c) => (c.text.as_deref(), c.task_name.as_deref()),
+            Formatting::Chat(c) => (Some(TEXT), c.task_name.as_deref()),
         };
+        let column =
+            column.ok_or("`columns` names no `prompt`, which is where pre-training reads its text")?;
         let text = text_field(row, Some(column))?.ok_or_else(|| missing(row, &[column]))?;
-        Ok((text.to_string(), task_field(row, task_name.as_deref())?))
+        Ok((text.to_string(), task_field(row, task_name)?))
     }
 }
+
+/// The column of a pre-training row, where `columns` says nothing.
+const TEXT: &str = "text";
 
 impl AlpacaColumns {
     fn conversation(&self, row: &Map<String, Value>) -> Result<RowContent, String> {
@@ -249,6 +329,9 @@ fn push_history(history: &Value, column: &str, messages: &mut Vec<Message>) -> R
 
 impl ChatColumns {
     fn conversation(&self, row: &Map<String, Value>) -> Result<RowContent, String> {
+        if is_preference(row) {
+            return Err(PREFERENCE.to_string());
+        }
         let list = field(row, Some(&self.messages)).ok_or_else(|| missing(row, &[&self.messages]))?;
         let list = list
             .as_array()
@@ -319,10 +402,19 @@ fn missing(row: &Map<String, Value>, columns: &[&str]) -> String {
         wanted.join(" and no "),
         if keys.is_empty() { "no keys".to_string() } else { keys.join(", ") }
     );
-    if keys.contains(&"messages") || keys.contains(&"conversations") {
+    if is_preference(row) {
+        reason.push_str("; ");
+        reason.push_str(PREFERENCE);
+    } else if keys.contains(&"messages") || keys.contains(&"conversations") {
         reason.push_str(
-            " (a chat file needs an entry in dataset_info.json with formatting sharegpt or openai)",
+            " (a file of which only some rows are chats needs to be split; or give it an entry in dataset_info.json with formatting sharegpt or openai)",
         );
     }
     reason
+}
+
+const PREFERENCE: &str = "rows with \"chosen\" and \"rejected\" are preference data (dpo, kto, rm), which is not supported; keep the chosen reply as the output";
+
+fn is_preference(row: &Map<String, Value>) -> bool {
+    row.contains_key("chosen") && row.contains_key("rejected")
 }

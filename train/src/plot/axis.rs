@@ -1,10 +1,12 @@
 //! Scales from data to pixels, and round numbers to mark them with.
 
-/// A linear map from a range of data onto a range of pixels.
+/// A map from a range of data onto a range of pixels, linear in the data or in its logarithm.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Scale {
+    /// Of the logarithms, where they count.
     data: (f64, f64),
     pixels: (f64, f64),
+    log: bool,
 }
 
 impl Scale {
@@ -17,21 +19,57 @@ impl Scale {
             let margin = if low == 0.0 { 1.0 } else { low.abs() * 0.1 };
             (low - margin, low + margin)
         };
-        Self { data: widened, pixels }
+        Self { data: widened, pixels, log: false }
+    }
+
+    /// Maps the decimal logarithms of `data` onto `pixels`, at least half a decade of them. What is not above zero has
+    /// no place ([`Self::at`] is not finite there); a range from zero or below starts six decades under its top.
+    pub fn log(data: (f64, f64), pixels: (f64, f64)) -> Self {
+        let high = if data.1 > 0.0 { data.1.log10() } else { 0.0 };
+        let low = if data.0 > 0.0 { data.0.log10().max(high - 6.0) } else { high - 6.0 };
+        let margin = (0.06 * (high - low)).max((0.5 - (high - low)) / 2.0);
+        Self { data: (low - margin, high + margin), pixels, log: true }
     }
 
     /// The pixel of a value.
     pub fn at(&self, value: f64) -> f64 {
+        let value = match self.log {
+            true if value > 0.0 => value.log10(),
+            true => return f64::NAN,
+            false => value,
+        };
         let share = (value - self.data.0) / (self.data.1 - self.data.0);
         self.pixels.0 + share * (self.pixels.1 - self.pixels.0)
     }
 
-    /// About `count` multiples of 1, 2 or 5 times a power of ten within the range.
+    /// About `count` multiples of 1, 2 or 5 times a power of ten within the range; of a logarithmic one, powers of
+    /// ten, with 2 and 5 between them where there is room.
     pub fn ticks(&self, count: usize) -> Vec<f64> {
+        if self.log {
+            return self.log_ticks(count);
+        }
         let (low, high) = self.data;
         let step = round_step((high - low) / count.max(1) as f64);
         let (first, last) = ((low / step - 1e-9).ceil() as i64, (high / step + 1e-9).floor() as i64);
         (first..=last).map(|index| index as f64 * step).collect()
+    }
+
+    fn log_ticks(&self, count: usize) -> Vec<f64> {
+        let (low, high) = self.data;
+        let (first, last) = (low.floor() as i32, high.ceil() as i32);
+        let of = |digits: &[f64], every: usize| -> Vec<f64> {
+            (first..=last)
+                .step_by(every)
+                .flat_map(|power| digits.iter().map(move |digit| digit * 10f64.powi(power)))
+                .filter(|tick| (low..=high).contains(&tick.log10()))
+                .collect()
+        };
+        let most = count.max(2) * 2;
+        [&[1.0, 2.0, 5.0][..], &[1.0, 3.0], &[1.0]]
+            .into_iter()
+            .map(|digits| of(digits, 1))
+            .find(|ticks| ticks.len() <= most)
+            .unwrap_or_else(|| of(&[1.0], ((high - low) / count.max(1) as f64).ceil().max(1.0) as usize))
     }
 
     /// As [`Self::ticks`], whole numbers only.
@@ -108,6 +146,21 @@ mod tests {
             assert!((scale.at(value) - 5.0).abs() < 1e-9, "{value}");
             assert!(!scale.ticks(4).is_empty(), "{value}");
         }
+    }
+
+    #[test]
+    fn logarithms_have_round_ticks_too() {
+        let ticks = |low, high| Scale::log((low, high), (0.0, 100.0)).ticks(3);
+        assert_eq!(ticks(0.3, 8.0), [0.5, 1.0, 2.0, 5.0]);
+        assert_eq!(ticks(1e-3, 10.0), [1e-3, 1e-2, 0.1, 1.0, 10.0]);
+        assert!((1..=5).contains(&ticks(1e-6, 1e9).len()), "{:?}", ticks(1e-6, 1e9));
+        for value in [0.7, 1.0, 2.3, 9.0] {
+            assert!(!ticks(value, value).is_empty(), "{value}");
+        }
+        let scale = Scale::log((1.0, 100.0), (0.0, 100.0));
+        assert!((scale.at(10.0) - 50.0).abs() < 1e-9);
+        assert!(scale.at(0.0).is_nan() && scale.at(-1.0).is_nan());
+        assert!(!Scale::log((0.0, 4.0), (0.0, 1.0)).ticks(3).is_empty());
     }
 
     #[test]

@@ -1,13 +1,22 @@
-//! `training_loss.png` and `.svg`: loss in total and by task, evaluations, and the learning rate below.
+//! `training_loss.png` and `.svg`: loss in total and by task with its evaluations, and below it, where the history has
+//! them, weights and shares of the tasks, learning rate, gradient norm, cosines between gradients, and scores.
 //!
 //! ```text
-//! log_history ─ series.rs ─► curves ─ figure.rs (layout, axis.rs: scales and ticks) ─► SVG (svg.rs) ─ resvg ─► PNG
+//! log_history ─ series.rs ─► curves ─ panel.rs (axis.rs: scales, ticks) ─► figure.rs (layout) ─► SVG (svg.rs) ─ resvg ─► PNG
+//!                                                    └──────────────► web.rs (one SVG a panel, for report.html)
 //! ```
 
 mod axis;
 mod figure;
+mod panel;
 mod series;
 mod svg;
+mod theme;
+mod web;
+
+pub(crate) use series::score_of;
+pub(crate) use svg::escape;
+pub use web::{WebPanel, web_panels};
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

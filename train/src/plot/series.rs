@@ -26,15 +26,48 @@ pub struct Curves {
     pub total: Series,
     /// Loss of each task, by name.
     pub tasks: BTreeMap<String, Series>,
+    /// Weight of each task in the loss.
+    pub weights: BTreeMap<String, Vec<Point>>,
+    /// Share of the examples that each task got since the entry before.
+    pub shares: BTreeMap<String, Vec<Point>>,
+    /// Share of the examples that each task was to get.
+    pub shares_asked: BTreeMap<String, Vec<Point>>,
+    /// Share of the labelled tokens that each task got.
+    pub token_shares: BTreeMap<String, Vec<Point>>,
     /// Learning rate.
     pub learning_rate: Vec<Point>,
+    /// Norm of the gradients before clipping.
+    pub grad_norm: Vec<Point>,
+    /// Cosine between the gradients of two tasks, by `<task>/<task>`.
+    pub cosines: BTreeMap<String, Vec<Point>>,
+    /// Scores of evaluations other than the loss, by `<task> <score>`.
+    pub scores: BTreeMap<String, Vec<Point>>,
     /// Step and number of each epoch's end within the run.
     pub epochs: Vec<(f64, u64)>,
     /// The last step.
     pub last_step: u64,
 }
 
-/// Gathers the curves of `loss`, `loss/<task>`, `eval_loss`, `eval_<task>_loss` and `learning_rate`.
+impl Series {
+    /// Whether nothing was measured.
+    pub fn is_empty(&self) -> bool {
+        self.train.is_empty() && self.eval.is_empty()
+    }
+}
+
+impl Curves {
+    /// Whether no loss was measured.
+    pub fn is_empty(&self) -> bool {
+        self.total.is_empty() && self.tasks.is_empty()
+    }
+}
+
+/// What an evaluation logs beside losses and scores.
+const NO_SCORE: [&str; 4] = ["runtime", "samples_per_second", "steps_per_second", "tokens_per_second"];
+
+/// Gathers the curves of `loss`, `loss/<task>`, `eval_loss`, `eval_<task>_loss`, `eval_<task>_<score>`,
+/// `weight/<task>`, `share/<task>`, `share_asked/<task>`, `share_tokens/<task>`, `cos/<task>/<task>`, `grad_norm` and
+/// `learning_rate`.
 pub fn curves(history: &[LogEntry]) -> Curves {
     let mut curves = Curves::default();
     let mut before: Option<(f64, f64)> = None;
@@ -42,23 +75,63 @@ pub fn curves(history: &[LogEntry]) -> Curves {
         let step = entry.step as f64;
         curves.last_step = curves.last_step.max(entry.step);
         for (name, value) in entry.values() {
-            if name == "loss" {
-                curves.total.train.push((step, value));
-            } else if name == "eval_loss" {
-                curves.total.eval.push((step, value));
-            } else if name == "learning_rate" {
-                curves.learning_rate.push((step, value));
-            } else if let Some(task) = name.strip_prefix("loss/") {
-                curves.tasks.entry(task.to_string()).or_default().train.push((step, value));
-            } else if let Some(task) = name.strip_prefix("eval_").and_then(|rest| rest.strip_suffix("_loss"))
-            {
-                curves.tasks.entry(task.to_string()).or_default().eval.push((step, value));
+            let point = (step, value);
+            match (name, name.split_once('/')) {
+                ("loss", _) => curves.total.train.push(point),
+                ("eval_loss", _) => curves.total.eval.push(point),
+                ("learning_rate", _) => curves.learning_rate.push(point),
+                ("grad_norm", _) => curves.grad_norm.push(point),
+                (_, Some(("loss", task))) => {
+                    curves.tasks.entry(task.to_string()).or_default().train.push(point);
+                }
+                (_, Some((kind, task))) => {
+                    let group = match kind {
+                        "weight" => &mut curves.weights,
+                        "share" => &mut curves.shares,
+                        "share_asked" => &mut curves.shares_asked,
+                        "share_tokens" => &mut curves.token_shares,
+                        "cos" => &mut curves.cosines,
+                        _ => continue,
+                    };
+                    group.entry(task.to_string()).or_default().push(point);
+                    if kind != "cos" {
+                        curves.tasks.entry(task.to_string()).or_default();
+                    }
+                }
+                (_, None) => {
+                    let task = name.strip_prefix("eval_").and_then(|rest| rest.strip_suffix("_loss"));
+                    if let Some(task) = task {
+                        curves.tasks.entry(task.to_string()).or_default().eval.push(point);
+                    }
+                }
             }
         }
         mark_epochs(&mut curves.epochs, before, (step, entry.epoch));
         before = Some((step, entry.epoch));
     }
+    gather_scores(&mut curves, history);
     curves
+}
+
+/// Scores are told from other numbers by the names of the tasks, so all entries must have been seen before.
+fn gather_scores(curves: &mut Curves, history: &[LogEntry]) {
+    for entry in history {
+        for (name, value) in entry.values() {
+            if let Some((task, score)) = score_of(name, curves.tasks.keys().map(String::as_str)) {
+                let points = curves.scores.entry(format!("{task} {score}")).or_default();
+                points.push((entry.step as f64, value));
+            }
+        }
+    }
+}
+
+/// Task and score of `eval_<task>_<score>`, where it is no loss; of tasks whose names begin alike, the longest.
+pub fn score_of<'n, 't>(name: &'n str, tasks: impl Iterator<Item = &'t str>) -> Option<(&'t str, &'n str)> {
+    let rest = name.strip_prefix("eval_")?;
+    tasks
+        .filter_map(|task| Some((task, rest.strip_prefix(task)?.strip_prefix('_')?)))
+        .max_by_key(|(task, _)| task.len())
+        .filter(|(_, score)| *score != "loss" && !NO_SCORE.contains(score))
 }
 
 /// Adds every whole epoch between two entries, its step by interpolation.
@@ -121,8 +194,22 @@ mod tests {
     #[test]
     fn every_kind_of_entry_finds_its_curve() {
         let history = [
-            LogEntry::new(10, 0.5).with("loss", 2.0).with("loss/qa", 1.0).with("learning_rate", 1e-4),
-            LogEntry::new(10, 0.5).with("eval_loss", 2.5).with("eval_qa_loss", 1.5).with("eval_runtime", 3.0),
+            LogEntry::new(10, 0.5)
+                .with("loss", 2.0)
+                .with("loss/qa", 1.0)
+                .with("learning_rate", 1e-4)
+                .with("grad_norm", 0.5)
+                .with("weight/qa", 0.8)
+                .with("share/qa", 0.4)
+                .with("share_asked/qa", 0.5)
+                .with("share_tokens/qa", 0.3)
+                .with("cos/qa/sum", -0.1),
+            LogEntry::new(10, 0.5)
+                .with("eval_loss", 2.5)
+                .with("eval_qa_loss", 1.5)
+                .with("eval_qa_f1", 0.25)
+                .with("eval_qa_runtime", 2.0)
+                .with("eval_runtime", 3.0),
             LogEntry::new(30, 1.5).with("loss", 1.0),
             LogEntry::new(50, 2.5).with("train_loss", 1.5),
         ];
@@ -131,8 +218,25 @@ mod tests {
         assert_eq!(curves.tasks["qa"], Series { train: vec![(10.0, 1.0)], eval: vec![(10.0, 1.5)] });
         assert_eq!(curves.tasks.len(), 1);
         assert_eq!(curves.learning_rate, [(10.0, 1e-4)]);
+        assert_eq!(curves.grad_norm, [(10.0, 0.5)]);
+        assert_eq!(curves.weights["qa"], [(10.0, 0.8)]);
+        assert_eq!(curves.shares["qa"], [(10.0, 0.4)]);
+        assert_eq!(curves.shares_asked["qa"], [(10.0, 0.5)]);
+        assert_eq!(curves.token_shares["qa"], [(10.0, 0.3)]);
+        assert_eq!(curves.cosines["qa/sum"], [(10.0, -0.1)]);
+        assert_eq!(curves.scores.keys().collect::<Vec<_>>(), ["qa f1"]);
         assert_eq!(curves.epochs, [(20.0, 1), (40.0, 2)]);
         assert_eq!(curves.last_step, 50);
+    }
+
+    #[test]
+    fn scores_belong_to_the_task_with_the_longest_name() {
+        let tasks = ["qa", "qa_long"];
+        let score = |name| score_of(name, tasks.into_iter());
+        assert_eq!(score("eval_qa_long_f1"), Some(("qa_long", "f1")));
+        assert_eq!(score("eval_qa_exact_match"), Some(("qa", "exact_match")));
+        assert_eq!(score("eval_qa_long_loss"), None);
+        assert_eq!(score("eval_loss"), None);
     }
 
     #[test]

@@ -58,12 +58,19 @@ impl<'a> Stroke<'a> {
 }
 
 impl Svg {
-    /// An empty white page.
-    pub fn new(width: f64, height: f64, font: &str) -> Self {
+    /// An empty page.
+    pub fn new(width: f64, height: f64, font: &str, paper: &str) -> Self {
         let text = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" \
-             font-family=\"{font}, Verdana, sans-serif\">\n<rect width=\"{width}\" height=\"{height}\" fill=\"#ffffff\"/>\n"
+             font-family=\"{font}, Verdana, sans-serif\">\n<rect width=\"{width}\" height=\"{height}\" fill=\"{paper}\"/>\n"
         );
+        Self { text }
+    }
+
+    /// A part of an HTML page, which scales it and gives it font and background; `title` is for who cannot see it.
+    pub fn inline(width: f64, height: f64, title: &str) -> Self {
+        let title = escape(title);
+        let text = format!("<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{title}\">\n");
         Self { text }
     }
 
@@ -111,11 +118,11 @@ impl Svg {
         ));
     }
 
-    /// A white circle with a coloured edge.
-    pub fn ring(&mut self, center: (f64, f64), radius: f64, color: &str) {
+    /// A circle with a coloured edge on the page's `paper`.
+    pub fn ring(&mut self, center: (f64, f64), radius: f64, color: &str, paper: &str) {
         let (x, y) = (round(center.0), round(center.1));
         self.element(&format!(
-            r##"<circle cx="{x}" cy="{y}" r="{}" fill="#ffffff" stroke="{color}" stroke-width="1.6"/>"##,
+            r#"<circle cx="{x}" cy="{y}" r="{}" fill="{paper}" stroke="{color}" stroke-width="1.6"/>"#,
             round(radius)
         ));
     }
@@ -147,7 +154,7 @@ fn round(value: f64) -> f64 {
 }
 
 /// Text as XML character data; characters that XML cannot hold become U+FFFD.
-fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
@@ -175,7 +182,7 @@ mod tests {
 
     #[test]
     fn lines_break_where_there_is_no_number() {
-        let mut svg = Svg::new(10.0, 10.0, "X");
+        let mut svg = Svg::new(10.0, 10.0, "X", "#ffffff");
         let points = [
             (0.0, 0.0),
             (1.0, 1.0),

@@ -31,6 +31,86 @@ fn run(steps: u64) -> Vec<LogEntry> {
     history
 }
 
+/// As [`run`], with everything that a run can log, of `count` tasks.
+fn full_run(steps: u64, count: usize, name: impl Fn(usize) -> String) -> Vec<LogEntry> {
+    let mut history = Vec::new();
+    for step in 1..=steps {
+        let share = step as f64 / steps as f64;
+        let wave = |salt: f64| (step as f64 * 0.9 + salt * 1.7).sin();
+        let mut entry = LogEntry::new(step, share * 3.0)
+            .with("grad_norm", 0.4 + 3.0 * (-6.0 * share).exp() * (1.2 + wave(0.5)))
+            .with("learning_rate", 2e-4 * (1.0 - share));
+        let mut eval = LogEntry::new(step, share * 3.0);
+        for task in 0..count {
+            let (name, salt) = (name(task), task as f64);
+            let loss = 0.4 + 0.3 * salt + 2.0 * (-(2.0 + salt * 0.3) * share).exp();
+            entry.set(format!("loss/{name}"), loss + 0.1 * wave(salt));
+            entry.set(format!("weight/{name}"), 1.0 + 0.2 * salt * share / count as f64);
+            entry.set(format!("share/{name}"), (1.0 + 0.1 * wave(salt)) / count as f64);
+            entry.set(format!("share_asked/{name}"), 1.0 / count as f64);
+            entry.set(format!("share_tokens/{name}"), (1.0 + salt) / (count * (count + 1) / 2) as f64);
+            for other in 0..task {
+                let other = self::full_name(&name, other);
+                entry.set(format!("cos/{other}"), 0.3 * wave(salt) - 0.1 * salt);
+            }
+            eval.set(format!("eval_{name}_loss"), loss + 0.1);
+            eval.set(format!("eval_{name}_f1"), share * 0.8 / (1.0 + 0.2 * salt));
+        }
+        entry.set("loss", 1.0 + 2.0 * (-3.0 * share).exp() + 0.05 * wave(9.0));
+        history.push(entry);
+        if step % (steps / 5).max(1) == 0 {
+            history.push(eval.with("eval_loss", 1.1 + 2.0 * (-3.0 * share).exp()));
+        }
+    }
+    history
+}
+
+fn full_name(name: &str, other: usize) -> String {
+    format!("{name}/other {other}")
+}
+
+#[test]
+fn every_quantity_has_its_panel() {
+    let history = full_run(60, 3, |task| format!("task_{task}"));
+    let svg = training_loss_svg(&history);
+    for title in [
+        ">loss<",
+        "weight of each task",
+        "share of examples",
+        "share of labelled tokens",
+        ">learning rate<",
+        "gradient norm before clipping",
+        "cosine between",
+        "scores on the evaluation",
+        ">task_1 f1<",
+    ] {
+        assert!(svg.contains(title), "{title}");
+    }
+    let plain = training_loss_svg(&run(20));
+    assert!(!plain.contains("weight of") && !plain.contains("share of") && !plain.contains("cosine"));
+    let (panels, legend) = web_panels(&history);
+    assert_eq!(panels.len(), 8);
+    assert_eq!(legend.len(), 4);
+    assert!(
+        panels.iter().all(|panel| panel.svg.contains("var(--") && !panel.svg.contains("#")),
+        "{panels:?}"
+    );
+    let lines = panels[0].numbers["lines"].as_array().unwrap();
+    // Total and three tasks, as logged and as evaluated.
+    assert_eq!(lines.len(), 8);
+    if let Some(folder) = std::env::var_os("MEDLEY_VIEW") {
+        for (name, history) in [
+            ("three", history),
+            ("twelve", full_run(200, 12, |task| format!("classification_of_news_articles_{task}"))),
+            ("plain", run(240)),
+        ] {
+            let folder = Path::new(&folder).join(name);
+            std::fs::create_dir_all(&folder).unwrap();
+            write_training_loss(&folder, &history).unwrap();
+        }
+    }
+}
+
 fn pixels_of(history: &[LogEntry]) -> tiny_skia::Pixmap {
     let png = render_png(&training_loss_svg(history), Path::new("t.png")).unwrap();
     tiny_skia::Pixmap::decode_png(&png).unwrap()

@@ -72,11 +72,17 @@ pub fn save(
         return Err(error);
     }
     let target = folder(output_dir, step);
+    // Two folders cannot change places at once: the old one steps aside, and `sweep` puts it back should the
+    // process be killed in between.
+    let aside = replaced(output_dir, step);
     if target.exists() {
-        std::fs::remove_dir_all(&target).map_err(Error::io(&target))?;
+        std::fs::rename(&target, &aside).map_err(Error::io(&target))?;
     }
     std::fs::rename(&temporary, &target).map_err(Error::io(&target))?;
     sync_folder(Some(output_dir))?;
+    if aside.exists() {
+        std::fs::remove_dir_all(&aside).map_err(Error::io(&aside))?;
+    }
     if let Some(keep) = keep {
         // Never the one just written: a run resumed from an older step has newer numbers beside it.
         let others: Vec<PathBuf> =
@@ -88,7 +94,12 @@ pub fn save(
     Ok(target)
 }
 
-/// Removes what a killed process left of a checkpoint it was writing.
+fn replaced(output_dir: &Path, step: u64) -> PathBuf {
+    output_dir.join(format!(".checkpoint-{step}.old.tmp"))
+}
+
+/// Removes what a killed process left of a checkpoint, or of a file, that it was writing, and puts a checkpoint
+/// back that it had no time to replace.
 ///
 /// # Errors
 /// When the output folder cannot be read or a leftover cannot be removed.
@@ -96,8 +107,19 @@ pub fn sweep(output_dir: &Path) -> Result<()> {
     for entry in std::fs::read_dir(output_dir).map_err(Error::io(output_dir))? {
         let path = entry.map_err(Error::io(output_dir))?.path();
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        if name.starts_with(".checkpoint-") && name.ends_with(".tmp") && path.is_dir() {
-            std::fs::remove_dir_all(&path).map_err(Error::io(&path))?;
+        let Some(name) = name.strip_prefix('.').and_then(|n| n.strip_suffix(".tmp")) else { continue };
+        if path.is_dir() {
+            let old = name.strip_suffix(".old").map(|n| output_dir.join(n)).filter(|to| !to.exists());
+            match old {
+                Some(target) => std::fs::rename(&path, target).map_err(Error::io(&path))?,
+                None if name.starts_with("checkpoint-") => {
+                    std::fs::remove_dir_all(&path).map_err(Error::io(&path))?;
+                }
+                None => {}
+            }
+        } else if name.rsplit('.').next().is_some_and(|id| id.starts_with(|c: char| c.is_ascii_digit())) {
+            // `.trainer_state.json.4711.tmp`: the process that wrote it is gone.
+            std::fs::remove_file(&path).map_err(Error::io(&path))?;
         }
     }
     Ok(())
@@ -280,8 +302,12 @@ mod tests {
         let failed = save(dir.path(), 2, Some(1), |_| Err(Error::Run("disk full".into())));
         assert!(failed.is_err());
         std::fs::create_dir(dir.path().join(".checkpoint-3.tmp")).unwrap();
+        std::fs::write(dir.path().join(".trainer_state.json.4711.tmp"), "{").unwrap();
         sweep(dir.path()).unwrap();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        // Killed while step 1 was replaced.
+        std::fs::rename(folder(dir.path(), 1), replaced(dir.path(), 1)).unwrap();
+        sweep(dir.path()).unwrap();
         assert_eq!(verify(&folder(dir.path(), 1)).unwrap(), 1);
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod checkpoint;
 mod evaluate;
+mod lock;
 mod output;
 mod prepare;
 mod progress;
@@ -11,6 +12,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 mod update;
+mod watch;
 
 pub use evaluate::{evaluate, evaluation_entry};
 pub use step::{StepLoss, Training, Weighing, run_examples};
@@ -22,6 +24,7 @@ use crate::mix::Sampler;
 use crate::schedule::Schedule;
 use crate::state::{LogEntry, TrainerState};
 use crate::{Error, Result};
+use lock::OutputLock;
 use medley_autograd::GradScaler;
 use medley_autograd::optim::AdamW;
 use medley_model::Llama;
@@ -33,6 +36,8 @@ use setup::RunData;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+use update::Stepped;
+use watch::LossWatch;
 
 /// Everything that moves while training.
 struct Trainer<'a> {
@@ -49,8 +54,11 @@ struct Trainer<'a> {
     schedule: Schedule,
     state: TrainerState,
     progress: Progress,
+    watch: LossWatch,
     output_dir: PathBuf,
     total_steps: u64,
+    /// Held while the run lasts.
+    _lock: OutputLock,
 }
 
 /// How a run ended.
@@ -102,8 +110,9 @@ impl<'a> Trainer<'a> {
         if self.config.train.eval_on_start && first == 0 {
             self.evaluate(sink)?;
         }
-        for step in first..self.total_steps {
-            let measured = self.step(step, sink)?;
+        while self.state.global_step < self.total_steps {
+            let step = self.state.global_step;
+            let Stepped::Done(measured) = self.step(step, sink)? else { continue };
             tokens += measured.loss.tokens;
             self.state.global_step = step + 1;
             self.state.epoch = (step + 1) as f64 / self.sampler.steps_per_epoch() as f64;
@@ -117,13 +126,19 @@ impl<'a> Trainer<'a> {
             if self.due(self.config.output.logging_strategy, self.state.logging_steps, last)
                 || (step == 0 && self.config.output.logging_first_step)
             {
-                let entry = self.progress.take_entry(
+                let mut entry = self.progress.take_entry(
                     &self.state,
                     self.data.tasks.names(),
                     &self.weighing.alpha,
                     rate,
                     self.scaler.as_ref(),
                 );
+                if self.watch.skipped > 0 {
+                    entry.set("left_out_steps", self.watch.skipped as f64);
+                }
+                if self.watch.rollbacks > 0 {
+                    entry.set("rollbacks", self.watch.rollbacks as f64);
+                }
                 self.state.log(entry.clone());
                 sink.event(&Event::StepLogged(entry));
             }
@@ -135,24 +150,35 @@ impl<'a> Trainer<'a> {
             {
                 // Whoever stops a run wants to go on with it, whatever save_only_model says.
                 let resumable = !self.config.output.save_only_model || stopping;
-                let path = self.save_checkpoint(resumable)?;
-                sink.event(&Event::CheckpointSaved { step: step + 1, path: path.clone() });
-                if stopping && !last {
-                    sink.event(&Event::Interrupted { step: step + 1, checkpoint: Some(path.clone()) });
-                    return Ok(Outcome::Interrupted { step: step + 1, checkpoint: path });
+                match self.save_checkpoint(resumable) {
+                    Ok(path) => {
+                        sink.event(&Event::CheckpointSaved { step: step + 1, path: path.clone() });
+                        if stopping && !last {
+                            sink.event(&Event::Interrupted { step: step + 1, checkpoint: Some(path.clone()) });
+                            return Ok(Outcome::Interrupted { step: step + 1, checkpoint: path });
+                        }
+                    }
+                    Err(error) if stopping && !last => return Err(self.rescue(error)),
+                    // What was learned so far is in memory: going on loses nothing, ending would.
+                    Err(error) => sink.event(&Event::Warning(format!(
+                        "step {}: the checkpoint could not be saved ({error}); the run goes on and tries again at \
+                         the next one. Make room in, or give back access to, {}",
+                        step + 1,
+                        self.output_dir.display()
+                    ))),
                 }
             }
         }
         let runtime = started.elapsed();
         let summary = Summary {
             steps: self.state.global_step,
-            train_loss: self.progress.mean_loss(self.state.global_step),
+            train_loss: self.progress.mean_loss(),
             runtime,
             tokens_per_second: tokens as f64 / runtime.as_secs_f64().max(1e-9),
             peak_memory_bytes: ledger::snapshot().total.1 as u64,
             output_dir: self.output_dir.clone(),
         };
-        self.finish(&summary, sink)?;
+        self.finish(&summary, sink).map_err(|error| self.rescue(error))?;
         sink.event(&Event::Finished(summary.clone()));
         Ok(Outcome::Finished(summary))
     }
@@ -218,6 +244,6 @@ impl<'a> Trainer<'a> {
 }
 
 /// Examples of one optimizer step.
-fn step_size(config: &TrainConfig) -> usize {
+pub(crate) fn step_size(config: &TrainConfig) -> usize {
     config.train.per_device_train_batch_size * config.train.gradient_accumulation_steps
 }

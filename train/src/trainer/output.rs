@@ -3,7 +3,7 @@
 use super::{Trainer, checkpoint};
 use crate::events::{Event, EventSink, Summary};
 use crate::state::{LogEntry, write_json, write_results};
-use crate::{Result, plot};
+use crate::{Error, Result, plot};
 use medley_model::export;
 use medley_tensor::{DType, ledger};
 use serde_json::{Map, Value, json};
@@ -39,17 +39,54 @@ impl Trainer<'_> {
     pub(super) fn save_checkpoint(&mut self, resumable: bool) -> Result<PathBuf> {
         let step = self.state.global_step;
         let path = checkpoint::folder(&self.output_dir, step);
+        let best = self.state.best_model_checkpoint.clone();
         self.state.checkpoint_saved(&path);
-        checkpoint::save(&self.output_dir, step, self.config.output.save_total_limit, |folder| {
-            // Full precision: a resumed run must continue to the bit.
-            self.write_model(folder, DType::F32)?;
-            self.state.write(folder)?;
-            if resumable {
-                self.progress.write(folder)?;
-                self.write_optimizer(folder)?;
+        let keep = self.config.output.save_total_limit;
+        let saved = checkpoint::save(&self.output_dir, step, keep, |folder| self.fill(folder, resumable));
+        if saved.is_err() {
+            self.state.best_model_checkpoint = best;
+        }
+        saved
+    }
+
+    /// What a checkpoint consists of.
+    fn fill(&self, folder: &Path, resumable: bool) -> Result<()> {
+        // Full precision: a resumed run must continue to the bit.
+        self.write_model(folder, DType::F32)?;
+        self.state.write(folder)?;
+        if resumable {
+            self.progress.write(folder)?;
+            self.watch.write(folder)?;
+            self.write_optimizer(folder)?;
+        }
+        Ok(())
+    }
+
+    /// When results cannot be written where they should be, they are put where temporary files go: whoever trained
+    /// for hours must not lose it to a full disk. The error then says how to go on.
+    pub(super) fn rescue(&self, error: Error) -> Error {
+        let step = self.state.global_step;
+        let folder = std::env::temp_dir().join(format!("medley-rescue-{}", std::process::id()));
+        let saved = std::fs::create_dir_all(&folder)
+            .map_err(Error::io(&folder))
+            .and_then(|()| checkpoint::save(&folder, step, None, |folder| self.fill(folder, true)));
+        match saved {
+            Ok(path) => Error::Run(format!(
+                "{error}. What was trained so far is safe in {}: make room and go on with \
+                 --resume_from_checkpoint {}",
+                path.display(),
+                path.display()
+            )),
+            Err(second) => {
+                // Empty, for a checkpoint that fails leaves nothing; the errors are what matters.
+                let _ = std::fs::remove_dir(&folder);
+                Error::Run(format!(
+                    "{error}. It could not be saved elsewhere either ({second}); what there is are the checkpoints \
+                     saved before, in {}",
+                    self.output_dir.display()
+                ))
             }
-            Ok(())
-        })
+        }
     }
 
     pub(super) fn finish(&mut self, summary: &Summary, sink: &mut dyn EventSink) -> Result<()> {

@@ -1,12 +1,13 @@
 //! Everything that is made and checked before the first step.
 
+use super::lock::OutputLock;
 use super::progress::Progress;
 use super::setup::{self, RunData};
-use super::{Trainer, checkpoint, output_dir, resume, step_size};
+use super::watch::LossWatch;
+use super::{Trainer, checkpoint, output_dir, resume};
 use crate::config::{Optimizer, Resume, Stage, TrainConfig};
 use crate::data::Dataset;
 use crate::events::{Event, EventSink};
-use crate::mix::{Sampler, SamplerOptions};
 use crate::schedule::{Schedule, interval, total_steps};
 use crate::state::TrainerState;
 use crate::{Error, Result};
@@ -82,6 +83,8 @@ impl<'a> Trainer<'a> {
         let folder = setup::model_folder(config)?;
         spare_inputs(config, &folder, &output_dir)?;
         prepare_output(&output_dir)?;
+        let lock = OutputLock::take(&output_dir, sink)?;
+        checkpoint::sweep(&output_dir)?;
 
         let tokenizer = Tokenizer::from_folder(&folder)?;
         let renderer = match config.train.stage {
@@ -105,17 +108,7 @@ impl<'a> Trainer<'a> {
                 "the longest example has {longest} tokens, the model was made for {context}: a cutoff_len of {context} is safer"
             )));
         }
-        let sampler = Sampler::new(
-            &data.train.task_ids(),
-            SamplerOptions {
-                strategy: config.tasks.sampling_strategy,
-                sampling_temperature: config.tasks.sampling_temperature,
-                step_size: step_size(config),
-                shuffle: !config.data.disable_shuffling,
-                seed: setup::data_seed(config),
-            },
-        )
-        .map_err(|e| Error::Run(e.to_string()))?;
+        let sampler = setup::sampler(config, &data.train)?;
         let total_steps = total_steps(&config.train, sampler.steps_per_epoch() as u64);
         let args = &config.train;
         let optimizer = AdamW::new(
@@ -155,8 +148,10 @@ impl<'a> Trainer<'a> {
             schedule,
             state,
             progress: Progress::default(),
+            watch: LossWatch::default(),
             output_dir,
             total_steps,
+            _lock: lock,
         };
         match resume {
             Some(checkpoint) => trainer.restore(&checkpoint, sink)?,

@@ -18,14 +18,18 @@ pub(super) struct Measured {
     pub learning_rate: f64,
     /// The gradients overflowed and nothing was updated; their norm is not finite then.
     pub skipped: bool,
+    /// The step was left out for its loss, which then counts nowhere.
+    pub left_out: bool,
 }
 
 /// Sums over the steps of the run, and over those since the last log entry.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Progress {
-    /// Sum of the losses of all steps.
+    /// Sum of the losses of all steps that count.
     run_loss: f64,
+    /// How many they are.
+    counted: u64,
     /// Steps since the last entry.
     steps: u64,
     /// Sum of their losses.
@@ -39,6 +43,10 @@ pub(super) struct Progress {
 
 impl Progress {
     pub fn add(&mut self, step: &Measured) {
+        if step.left_out {
+            return;
+        }
+        self.counted += 1;
         let tasks = step.loss.nll.len();
         self.nll.resize(tasks, 0.0);
         self.labelled.resize(tasks, 0);
@@ -67,8 +75,10 @@ impl Progress {
         tokens_per_second: f64,
         scaler: Option<&GradScaler>,
     ) -> LogEntry {
-        let mean = self.loss / self.steps.max(1) as f64;
-        let mut entry = LogEntry::new(state.global_step, state.epoch).with("loss", mean);
+        let mut entry = LogEntry::new(state.global_step, state.epoch);
+        if self.steps > 0 {
+            entry.set("loss", self.loss / self.steps as f64);
+        }
         for (name, (nll, labelled)) in tasks.iter().zip(self.nll.iter().zip(&self.labelled)) {
             if *labelled > 0 {
                 entry.set(format!("loss/{name}"), nll / *labelled as f64);
@@ -85,13 +95,13 @@ impl Progress {
             entry.set("loss_scale", f64::from(scaler.scale()));
             entry.set("skipped_steps", scaler.skipped() as f64);
         }
-        *self = Progress { run_loss: self.run_loss, ..Progress::default() };
+        *self = Progress { run_loss: self.run_loss, counted: self.counted, ..Progress::default() };
         entry.with("tokens_per_second", tokens_per_second)
     }
 
-    /// Mean loss over the first `steps` steps, all there were so far.
-    pub fn mean_loss(&self, steps: u64) -> f64 {
-        self.run_loss / steps.max(1) as f64
+    /// Mean loss over all steps so far, those left out not counted.
+    pub fn mean_loss(&self) -> f64 {
+        self.run_loss / self.counted.max(1) as f64
     }
 
     pub fn write(&self, folder: &Path) -> Result<()> {

@@ -4,6 +4,7 @@
 use super::Trainer;
 use super::checkpoint::{self, newest_intact, read_tensor, verify, write_tensors};
 use super::progress::Progress;
+use super::watch::LossWatch;
 use crate::config::{Resume, TrainConfig};
 use crate::events::{Event, EventSink};
 use crate::state::{TrainerState, write_json};
@@ -217,6 +218,7 @@ impl Trainer<'_> {
         }
         self.optimizer.restore(updates, |name, shape, dtype| read_tensor(&file, name, shape, dtype))?;
         self.progress = Progress::read(folder)?;
+        self.watch = LossWatch::read(folder)?;
         // The rhythm is this run's: an option changed for the resumed part takes effect.
         self.state = TrainerState {
             max_steps: self.state.max_steps,

@@ -3,6 +3,7 @@
 use super::step::Weighing;
 use crate::config::{EvalContamination, FinetuningType, LoraTarget, Stage, TaskArgs, TrainConfig};
 use crate::data::{self, CacheOptions, Dataset, LoadOptions, PtOptions, Split, Tasks};
+use crate::mix::{Sampler, SamplerOptions};
 use crate::predict::evaluation_split;
 use crate::{Error, Result};
 use medley_model::adapter::{LoraConfig, Targets};
@@ -154,7 +155,7 @@ fn load(
     tokenizer: &Tokenizer,
     tasks: &mut Tasks,
 ) -> Result<Dataset> {
-    let options = LoadOptions { max_samples: config.data.max_samples, seed: data_seed(config) };
+    let options = LoadOptions::of(config);
     let files = data::data_files(&config.data, split)?;
     let cache = CacheOptions::new(config.data.tokenized_path.as_deref(), config.data.overwrite_cache);
     let loaded = match (config.train.stage, renderer) {
@@ -211,6 +212,21 @@ fn without_duplicates(config: &TrainConfig, loaded: Dataset) -> Dataset {
         ));
     }
     kept
+}
+
+/// The order of `data`'s examples that a configuration asks for.
+///
+/// # Errors
+/// No examples, or shares that cannot be drawn.
+pub fn sampler(config: &TrainConfig, data: &Dataset) -> Result<Sampler> {
+    let options = SamplerOptions {
+        strategy: config.tasks.sampling_strategy,
+        sampling_temperature: config.tasks.sampling_temperature,
+        step_size: super::step_size(config),
+        shuffle: !config.data.disable_shuffling,
+        seed: data_seed(config),
+    };
+    Sampler::new(&data.task_ids(), options).map_err(|e| Error::Run(e.to_string()))
 }
 
 /// `data_seed`, else `seed`.

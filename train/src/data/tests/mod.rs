@@ -276,23 +276,23 @@ fn samples_are_the_first_rows_or_a_draw() {
             .map(|r| r.line)
             .collect()
     };
-    let first = LoadOptions { max_samples: Some(3), seed: 1 };
-    assert_eq!(lines(&args(dir.path(), &["a.jsonl"]), first), [1, 2, 3]);
-    let some = LoadOptions { max_samples: None, seed: 1 };
-    let drawn = lines(&with_datasets(dir.path(), &["drawn"]), some);
+    let first = LoadOptions { max_samples: Some(3), seed: 1, ..LoadOptions::default() };
+    assert_eq!(lines(&args(dir.path(), &["a.jsonl"]), first.clone()), [1, 2, 3]);
+    let some = LoadOptions { max_samples: None, seed: 1, ..LoadOptions::default() };
+    let drawn = lines(&with_datasets(dir.path(), &["drawn"]), some.clone());
     assert_eq!(drawn.len(), 20);
-    assert_eq!(drawn, lines(&with_datasets(dir.path(), &["drawn"]), some));
-    assert_ne!(drawn, lines(&with_datasets(dir.path(), &["drawn"]), LoadOptions { seed: 2, ..some }));
+    assert_eq!(drawn, lines(&with_datasets(dir.path(), &["drawn"]), some.clone()));
+    assert_ne!(drawn, lines(&with_datasets(dir.path(), &["drawn"]), LoadOptions { seed: 2, ..some.clone() }));
     let mut distinct = drawn.clone();
     distinct.sort_unstable();
     distinct.dedup();
     assert_eq!(distinct.len(), 20, "no row twice before all have come once");
-    let more = lines(&with_datasets(dir.path(), &["more"]), some);
+    let more = lines(&with_datasets(dir.path(), &["more"]), some.clone());
     let mut firsts = more[..50].to_vec();
     firsts.sort_unstable();
     assert_eq!((more.len(), firsts), (120, (1..=50).collect()));
     // Both: drawn, then the first of those.
-    assert_eq!(lines(&with_datasets(dir.path(), &["drawn"]), first), drawn[..3]);
+    assert_eq!(lines(&with_datasets(dir.path(), &["drawn"]), first.clone()), drawn[..3]);
 }
 
 #[test]

@@ -89,12 +89,12 @@ fn the_key_follows_contents_and_options_but_not_paths() {
     let plain = renderer(dir.path(), 40);
     let (named, options) = (args(dir.path(), &["a.jsonl"]), LoadOptions::default());
     assert_eq!(count(&named, &plain, &options), 1);
-    assert_eq!(count(&named, &plain, &LoadOptions { seed: 9, ..options }), 1, "no draw, no seed");
+    assert_eq!(count(&named, &plain, &LoadOptions { seed: 9, ..options.clone() }), 1, "no draw, no seed");
     std::fs::create_dir(dir.path().join("moved")).unwrap();
     std::fs::copy(dir.path().join("a.jsonl"), dir.path().join("moved/a.jsonl")).unwrap();
     assert_eq!(count(&args(dir.path(), &["moved/a.jsonl"]), &plain, &options), 1);
     assert_eq!(count(&named, &renderer(dir.path(), 41), &options), 2);
-    assert_eq!(count(&named, &plain, &LoadOptions { max_samples: Some(99), ..options }), 3);
+    assert_eq!(count(&named, &plain, &LoadOptions { max_samples: Some(99), ..options.clone() }), 3);
     let alpaca = Renderer::new(Some("alpaca"), tokenizer(dir.path()), plain.options().clone()).unwrap();
     assert_eq!(count(&named, &alpaca, &options), 4);
     std::fs::copy(dir.path().join("a.jsonl"), dir.path().join("other.jsonl")).unwrap();
@@ -271,7 +271,7 @@ fn a_split_never_has_the_same_row_on_both_sides() {
     let data = load(
         &with_datasets(dir.path(), &["a", "b", "c"]),
         RenderOptions::default(),
-        LoadOptions { max_samples: None, seed: 3 },
+        LoadOptions { seed: 3, ..LoadOptions::default() },
     )
     .unwrap();
     assert_eq!(data.len(), 225);
