@@ -148,7 +148,11 @@ pub fn load_evaluation_data(
     Ok((tasks, data))
 }
 
-fn load(
+/// The rows of a configuration's files, tokenised, and without a look at what repeats.
+///
+/// # Errors
+/// As [`load_data`].
+pub fn tokenised(
     config: &TrainConfig,
     split: Split,
     renderer: Option<&Renderer>,
@@ -158,10 +162,20 @@ fn load(
     let options = LoadOptions::of(config);
     let files = data::data_files(&config.data, split)?;
     let cache = CacheOptions::new(config.data.tokenized_path.as_deref(), config.data.overwrite_cache);
-    let loaded = match (config.train.stage, renderer) {
+    Ok(match (config.train.stage, renderer) {
         (Stage::Sft, Some(renderer)) => data::load_sft_cached(&files, renderer, &options, &cache, tasks)?,
         _ => data::load_pt_cached(&files, tokenizer, pt_options(config, split), &options, &cache, tasks)?,
-    };
+    })
+}
+
+fn load(
+    config: &TrainConfig,
+    split: Split,
+    renderer: Option<&Renderer>,
+    tokenizer: &Tokenizer,
+    tasks: &mut Tasks,
+) -> Result<Dataset> {
+    let loaded = tokenised(config, split, renderer, tokenizer, tasks)?;
     Ok(match split {
         Split::Train => without_duplicates(config, loaded),
         Split::Eval => loaded,
