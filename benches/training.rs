@@ -7,7 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use medley_autograd::optim::{AdamW, AdamWConfig, StepSettings};
+use medley_autograd::optim::{AdamWConfig, Optimizer, OptimizerConfig, StepSettings};
 use medley_model::adapter::{LoraConfig, Targets};
 use medley_model::{BaseStorage, Labels, Llama, ModelConfig, Pass, Placement, Sequences};
 use medley_tensor::DType;
@@ -28,7 +28,7 @@ fn model_folder(folder: &Path) {
 /// One optimizer step over `sequences` sequences of 512 tokens; every `stride`-th position labelled.
 struct Step {
     model: Llama,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     input: Sequences,
     labels: Labels,
 }
@@ -37,7 +37,7 @@ impl Step {
     fn new(folder: &Path, storage: BaseStorage, targets: Targets, sequences: u32, stride: usize) -> Self {
         let mut model = Llama::open(folder, storage).unwrap();
         if storage != BaseStorage::Trainable {
-            let lora = LoraConfig { rank: 8, alpha: 16.0, dropout: 0.0, targets, rslora: false };
+            let lora = LoraConfig { rank: 8, alpha: 16.0, dropout: 0.0, targets, ..LoraConfig::default() };
             model.attach_lora(&lora, 1).unwrap();
         }
         let rows: Vec<Vec<u32>> =
@@ -52,7 +52,7 @@ impl Step {
             loss_scale: 1.0,
         };
         let config = AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, eight_bit: false };
-        let optimizer = AdamW::new(config, model.params()).unwrap();
+        let optimizer = Optimizer::new(OptimizerConfig::AdamW(config), model.params()).unwrap();
         Step { model, optimizer, input, labels }
     }
 

@@ -324,7 +324,10 @@ fn adapters_of_another_model() {
     let mut fields: Value = serde_json::from_str(&std::fs::read_to_string(&config).unwrap()).unwrap();
     fields["use_dora"] = json!(true);
     work.write("adapter/adapter_config.json", fields.to_string());
-    refused(&work, &from, &["adapter/adapter_config.json", "\"use_dora\""]);
+    refused(&work, &from, &["adapter/adapter_model.safetensors", "lora_magnitude_vector"]);
+    fields["use_qalora"] = json!(true);
+    work.write("adapter/adapter_config.json", fields.to_string());
+    refused(&work, &from, &["adapter/adapter_config.json", "\"use_qalora\""]);
     std::fs::remove_file(config).unwrap();
     refused(&work, &from, &["adapter/adapter_config.json"]);
 }

@@ -12,6 +12,7 @@
 
 mod backward;
 mod checkpoint;
+mod gradients;
 pub mod optim;
 mod param;
 mod scaler;
@@ -19,6 +20,7 @@ mod var;
 
 pub use backward::Gradients;
 pub use checkpoint::checkpoint;
+pub use gradients::GradientSet;
 pub use medley_tensor::{Error, Result};
 pub use param::Param;
 pub use scaler::{GradScaler, ScalerConfig, ScalerState};

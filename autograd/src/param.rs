@@ -5,6 +5,7 @@ use crate::var::{Kind, Node};
 use medley_kernels::updates::accumulate;
 use medley_tensor::ledger::{self, Category};
 use medley_tensor::{DType, Error, Result, Tensor};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 
 /// A trainable weight with the gradient accumulated so far, both f32 and on one device: the master copy
@@ -12,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 pub struct Param {
     name: String,
     value: RwLock<Tensor>,
+    version: AtomicU64,
     grad: Mutex<Option<Tensor>>,
 }
 
@@ -22,7 +24,8 @@ impl Param {
     /// When the value is not contiguous f32: trainable weights are kept in full precision.
     pub fn new(name: impl Into<String>, value: Tensor) -> Result<Arc<Self>> {
         check(&value)?;
-        Ok(Arc::new(Param { name: name.into(), value: RwLock::new(value), grad: Mutex::new(None) }))
+        let (value, version, grad) = (RwLock::new(value), AtomicU64::new(0), Mutex::new(None));
+        Ok(Arc::new(Param { name: name.into(), value, version, grad }))
     }
 
     /// Its full name.
@@ -35,13 +38,19 @@ impl Param {
         self.value.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Counts the times that the value was handed out to be written: what was made from it is good as long as this
+    /// is the same.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
     /// Replaces the value (loading a checkpoint); it is moved to the device of the present one.
     ///
     /// # Errors
     /// When the shape differs, the value is not contiguous f32, or device memory runs out.
     pub fn set(&self, value: Tensor) -> Result<()> {
         check(&value)?;
-        let mut slot = self.value.write().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.write();
         if slot.shape() != value.shape() {
             return Err(Error::shape("set", format!("{:?} for {}", slot.shape(), self.name), value.shape()));
         }
@@ -100,7 +109,9 @@ impl Param {
 
     /// The value, to be written while the guard is held.
     pub(crate) fn write(&self) -> RwLockWriteGuard<'_, Tensor> {
-        self.value.write().unwrap_or_else(PoisonError::into_inner)
+        let guard = self.value.write().unwrap_or_else(PoisonError::into_inner);
+        self.version.fetch_add(1, Ordering::Release);
+        guard
     }
 }
 

@@ -30,6 +30,19 @@ pub fn coerce(kind: Kind, node: &Node) -> Result<Value, String> {
             items.filter(|items| !items.is_empty()).map(Value::Array).ok_or_else(wrong)
         }
         Kind::Numbers => numbers(node).map(Value::Object).ok_or_else(wrong),
+        Kind::Shares => {
+            let in_order: Option<Vec<Value>> =
+                items(node).iter().map(|item| number(item).map(Value::Number)).collect();
+            let in_order = in_order.filter(|shares| !shares.is_empty()).map(Value::Array);
+            in_order.or_else(|| numbers(node).map(Value::Object)).ok_or_else(wrong)
+        }
+        Kind::Structure => {
+            let parsed = match node {
+                Node::Text(text) => serde_saphyr::from_str(text).map_err(|_| wrong())?,
+                other => other.clone(),
+            };
+            Some(structure(&parsed)).filter(Value::is_array).ok_or_else(wrong)
+        }
         Kind::Choice(names) => {
             // YAML 1.1 reads a bare `no` as false; `eval_strategy: no` means the word.
             let word = if *node == Node::Bool(false) { Some("no".to_string()) } else { scalar(node) };
@@ -39,7 +52,33 @@ pub fn coerce(kind: Kind, node: &Node) -> Result<Value, String> {
             Some(value) => Ok(Value::Bool(value)),
             None => scalar(node).map(Value::String).ok_or_else(wrong),
         },
+        Kind::FlagOrList => match flag(node) {
+            Some(value) => Ok(Value::Bool(value)),
+            None => coerce(Kind::List, node).map_err(|_| wrong()),
+        },
+        Kind::TextOrMap => match by_name(node) {
+            Some(entries) => {
+                let texts: Option<Map<String, Value>> = entries
+                    .into_iter()
+                    .map(|(name, value)| Some((name, Value::String(scalar(&value)?))))
+                    .collect();
+                texts.filter(|texts| !texts.is_empty()).map(Value::Object).ok_or_else(wrong)
+            }
+            None => scalar(node).map(Value::String).ok_or_else(wrong),
+        },
         Kind::Any => Ok(Value::Null),
+    }
+}
+
+/// The entries of a mapping: YAML's, or a flow mapping (JSON is one) in a text.
+fn by_name(node: &Node) -> Option<Vec<(String, Node)>> {
+    match node {
+        Node::Map(entries) => Some(entries.clone()),
+        Node::Text(text) if text.trim_start().starts_with('{') => match serde_saphyr::from_str(text).ok()? {
+            Node::Map(entries) => Some(entries),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
@@ -102,15 +141,25 @@ fn items(node: &Node) -> Vec<Node> {
     }
 }
 
+/// A YAML value as JSON; text that is a number (`1e-1` in YAML 1.1) stays text for its field to judge.
+fn structure(node: &Node) -> Value {
+    match node {
+        Node::Null => Value::Null,
+        Node::List(items) => items.iter().map(structure).collect(),
+        Node::Map(entries) => {
+            Value::Object(entries.iter().map(|(name, value)| (name.clone(), structure(value))).collect())
+        }
+        Node::Bool(value) => Value::Bool(*value),
+        Node::Int(value) => Value::from(*value),
+        Node::Float(value) => Value::from(*value),
+        Node::Text(text) => Value::String(text.clone()),
+    }
+}
+
 fn numbers(node: &Node) -> Option<Map<String, Value>> {
-    let entries = match node {
-        Node::Map(entries) => entries.clone(),
-        // A YAML flow mapping; JSON is one.
-        Node::Text(text) if text.trim_start().starts_with('{') => match serde_saphyr::from_str(text).ok()? {
-            Node::Map(entries) => entries,
-            _ => return None,
-        },
-        Node::Text(text) => {
+    let entries = match (by_name(node), node) {
+        (Some(entries), _) => entries,
+        (None, Node::Text(text)) => {
             let pair = |part: &str| {
                 let (name, value) = part.split_once('=')?;
                 Some((name.trim().to_string(), Node::Text(value.trim().to_string())))
@@ -194,6 +243,44 @@ mod tests {
                 "{nonsense}"
             );
         }
+    }
+
+    #[test]
+    fn a_list_may_be_a_flag_and_a_text_a_mapping() {
+        assert_eq!(text(Kind::FlagOrList, "true"), Ok(json!(true)));
+        assert_eq!(text(Kind::FlagOrList, "qa, sum"), Ok(json!(["qa", "sum"])));
+        assert_eq!(coerce(Kind::FlagOrList, &Node::Bool(false)), Ok(json!(false)));
+        assert!(text(Kind::FlagOrList, ",").unwrap_err().contains("true, false or a list"));
+        // A pattern with a comma, a brace or an equals sign is still one text.
+        for pattern in [r"x=(\d{1,3}), .*", r"answer: (\w+)"] {
+            assert_eq!(text(Kind::TextOrMap, pattern), Ok(json!(pattern)));
+        }
+        assert_eq!(text(Kind::TextOrMap, r#"{"math": "= (.*)"}"#), Ok(json!({"math": "= (.*)"})));
+        let map = Node::Map(vec![("math".into(), Node::Text("= (.*)".into()))]);
+        assert_eq!(coerce(Kind::TextOrMap, &map), Ok(json!({"math": "= (.*)"})));
+        let nested = Node::Map(vec![("math".into(), Node::List(vec![]))]);
+        assert!(coerce(Kind::TextOrMap, &nested).is_err());
+    }
+
+    #[test]
+    fn shares_come_in_order_or_by_name() {
+        assert_eq!(text(Kind::Shares, "0.5, 0.3,2"), Ok(json!([0.5, 0.3, 2.0])));
+        assert_eq!(text(Kind::Shares, "qa=0.5,sum=1"), Ok(json!({"qa": 0.5, "sum": 1.0})));
+        let list = Node::List(vec![Node::Float(0.5), Node::Int(1)]);
+        assert_eq!(coerce(Kind::Shares, &list), Ok(json!([0.5, 1.0])));
+        assert!(text(Kind::Shares, "qa,sum").unwrap_err().contains("`0.5,0.3,0.2`"));
+    }
+
+    #[test]
+    fn structures_come_as_lists_of_mappings() {
+        let points = json!([{"at": 0, "strategy": "balanced"}, {"at": 0.5, "shares": {"qa": 1}}]);
+        assert_eq!(
+            text(Kind::Structure, "[{at: 0, strategy: balanced}, {at: 0.5, shares: {qa: 1}}]"),
+            Ok(points.clone())
+        );
+        assert_eq!(text(Kind::Structure, &points.to_string()), Ok(points));
+        assert!(text(Kind::Structure, "balanced").unwrap_err().contains("list of mappings"));
+        assert!(text(Kind::Structure, "[{").is_err());
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub enum Cmd {
     Convert,
     /// `medley logits`
     Logits,
+    /// `medley report`
+    Report,
     /// `medley data check`
     DataCheck,
     /// `medley data show`
@@ -175,6 +177,16 @@ impl Cmd {
                 examples: &[(
                     "Tensor `logits` [T, vocab] in f32",
                     "medley logits --model_name_or_path ./llama --input_ids 1,2,3 --output logits.safetensors",
+                )],
+            },
+            Self::Report => CommandSpec {
+                name: "report",
+                about: "Write report.html and the plot of a run anew, from the files in its folder",
+                required: &[&["output_dir"]],
+                takes_config: false,
+                examples: &[(
+                    "A run that is over, or that is still going",
+                    "medley report --output_dir out/multitask",
                 )],
             },
             Self::DataCheck => CommandSpec {

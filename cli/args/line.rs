@@ -48,8 +48,8 @@ pub fn read_line(spec: &CommandSpec, words: &[String]) -> Result<Line, UsageErro
                     let word = words.next_if(|next| coerce::flag_word(next).is_some());
                     (name, word.map_or(Node::Bool(true), |word| Node::Text(word.clone())))
                 }
-                // A path may be left out here: bare, it means `true`.
-                (Some(Kind::FlagOrPath | Kind::Any) | None, _) => {
+                // The value may be left out here: bare, it means `true`.
+                (Some(Kind::FlagOrPath | Kind::FlagOrList | Kind::Any) | None, _) => {
                     let word = words.next_if(|next| !next.starts_with("--"));
                     (name, word.map_or(Node::Bool(true), |word| Node::Text(word.clone())))
                 }

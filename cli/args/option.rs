@@ -50,6 +50,8 @@ pub enum Section {
     Lora,
     /// `TrainArgs`.
     Train,
+    /// `EvalArgs`.
+    Evaluation,
     /// `OutputArgs`.
     Output,
     /// `GenerateArgs`.
@@ -60,13 +62,14 @@ pub enum Section {
 
 impl Section {
     /// Every section, in the order of `--help`.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Command,
         Self::Model,
         Self::Data,
         Self::Tasks,
         Self::Lora,
         Self::Train,
+        Self::Evaluation,
         Self::Output,
         Self::Generate,
         Self::Run,
@@ -81,6 +84,7 @@ impl Section {
             Self::Tasks => "tasks",
             Self::Lora => "lora",
             Self::Train => "train",
+            Self::Evaluation => "evaluation",
             Self::Output => "output",
             Self::Generate => "generate",
             Self::Run => "run",
@@ -95,7 +99,8 @@ impl Section {
             Self::Data => "Data",
             Self::Tasks => "Tasks",
             Self::Lora => "What is trained",
-            Self::Train => "Optimisation and evaluation",
+            Self::Train => "Optimisation",
+            Self::Evaluation => "Evaluation and early stopping",
             Self::Output => "Logging and saving",
             Self::Generate => "Completions",
             Self::Run => "Seeds and hardware",
@@ -122,10 +127,18 @@ pub enum Kind {
     IntList,
     /// Numbers by name: a YAML mapping, JSON, or `qa=1.0,summarization=0.8`.
     Numbers,
+    /// Numbers in order (`0.5,0.3,0.2`) or by name.
+    Shares,
+    /// A YAML list of mappings; on the command line, JSON.
+    Structure,
     /// One of these names.
     Choice(&'static [&'static str]),
     /// `true`, `false` or a path.
     FlagOrPath,
+    /// `true`, `false` or texts: a YAML list, or `a,b`.
+    FlagOrList,
+    /// One text, or texts by name: a YAML mapping or JSON.
+    TextOrMap,
     /// Anything: options that are never read.
     Any,
 }
@@ -142,8 +155,12 @@ impl Kind {
             Self::List => "A,B,…".into(),
             Self::IntList => "1,2,…".into(),
             Self::Numbers => "NAME=X,…".into(),
+            Self::Shares => "X,Y,…|NAME=X,…".into(),
+            Self::Structure => "JSON".into(),
             Self::Choice(names) => names.join("|"),
             Self::FlagOrPath => "true|PATH".into(),
+            Self::FlagOrList => "true|A,B,…".into(),
+            Self::TextOrMap => "TEXT|{NAME: TEXT,…}".into(),
             Self::Any => "VALUE".into(),
         }
     }
@@ -159,8 +176,12 @@ impl Kind {
             Self::List => "a list such as `a,b`".into(),
             Self::IntList => "whole numbers such as `1,2,3`".into(),
             Self::Numbers => "numbers by name such as `qa=1.0,summarization=0.8`".into(),
+            Self::Shares => "numbers such as `0.5,0.3,0.2`, or by name such as `qa=0.5,sum=0.5`".into(),
+            Self::Structure => "a list of mappings such as `[{at: 0, strategy: balanced}]`".into(),
             Self::Choice(names) => format!("one of {}", names.join(", ")),
             Self::FlagOrPath => "true, false or a path".into(),
+            Self::FlagOrList => "true, false or a list such as `a,b`".into(),
+            Self::TextOrMap => "text, or texts by name such as `{qa: TEXT}`".into(),
             Self::Any => "a value".into(),
         }
     }

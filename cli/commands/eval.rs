@@ -1,6 +1,4 @@
-//! `medley eval`: loss and perplexity of each task.
-
-use std::time::Instant;
+//! `medley eval`: loss and perplexity of each task, and with `predict_with_generate` scores of the answers.
 
 use anyhow::{Context, Result};
 use medley_model::tokenizer::Tokenizer;
@@ -8,13 +6,14 @@ use medley_train::config::Stage;
 use medley_train::data::Split;
 use medley_train::predict::evaluation_split;
 use medley_train::state::{LogEntry, write_results};
-use medley_train::trainer::{evaluate, evaluation_entry, setup};
-use serde_json::{Map, Value, json};
+use medley_train::trainer::{Answers, Evaluation, setup};
 
+use super::predict::scores_table;
 use crate::args::Settings;
+use crate::progress::Counter;
 use crate::table;
 
-/// Prints the table; writes `eval_results.json` where an `output_dir` is given.
+/// Prints the tables; writes `eval_results.json` where an `output_dir` is given.
 ///
 /// # Errors
 /// Model, data or template cannot be used, or the result cannot be written.
@@ -40,34 +39,51 @@ pub fn run(settings: &Settings) -> Result<()> {
     }
     let weighing = setup::weighing(&config.tasks, &tasks)?;
     let model = setup::inference_model(config)?;
-    let started = Instant::now();
-    let loss = evaluate(&model, &data, config.train.per_device_eval_batch_size, &weighing)?;
+    let answers = match config.evaluation.predict_with_generate {
+        true => Some(Answers::new(config)?),
+        false => None,
+    };
+    let counter = answers.as_ref().map(|answers| Counter::new("answering", answers.len()));
+    let mut progress = |at| {
+        if let Some(counter) = &counter {
+            counter.answered(&at);
+        }
+    };
+    let measured = Evaluation::measure(config, &model, &data, &weighing, answers.as_ref(), &mut progress)?;
+    if let Some(counter) = counter {
+        counter.done();
+    }
+    let loss = &measured.loss;
     let rows: Vec<Vec<String>> = tasks
         .names()
         .iter()
         .enumerate()
         .filter_map(|(i, name)| {
             let mean = loss.task_loss(i)?;
-            Some(vec![
+            let mut row = vec![
                 name.clone(),
                 loss.examples[i].to_string(),
                 loss.labelled[i].to_string(),
                 format!("{mean:.4}"),
                 format!("{:.2}", mean.exp()),
-            ])
+            ];
+            if let Some(Some(accuracy)) = measured.token_accuracy.get(i) {
+                row.push(format!("{:.1}", 100.0 * accuracy));
+            }
+            Some(row)
         })
         .collect();
-    print!("{}", table::render(&["task", "examples", "tokens", "loss", "perplexity"], &rows));
+    let mut header = vec!["task", "examples", "tokens", "loss", "perplexity"];
+    if config.evaluation.compute_accuracy {
+        header.push("token accuracy");
+    }
+    print!("{}", table::render(&header, &rows));
+    if answers.is_some() {
+        print!("\n{}", scores_table(&measured.reports));
+    }
     if let Some(folder) = &config.output.output_dir {
-        let mut results: Map<String, Value> = Map::new();
-        let entry = evaluation_entry(LogEntry::new(0, 0.0), &loss, tasks.names(), started.elapsed());
-        results.extend(entry.values().map(|(name, value)| (name.to_string(), json!(value))));
-        for (i, name) in tasks.names().iter().enumerate() {
-            if let Some(mean) = loss.task_loss(i) {
-                results.insert(format!("{name}/loss"), json!(mean));
-                results.insert(format!("{name}/perplexity"), json!(mean.exp()));
-            }
-        }
+        let entry = measured.entry(LogEntry::new(0, 0.0), tasks.names());
+        let results = measured.results(&entry, &tasks);
         write_results(folder, "eval", &results)?;
         println!("\nwritten to {}", folder.join("eval_results.json").display());
     }

@@ -10,6 +10,7 @@ mod generate;
 mod logits;
 mod predict;
 mod quickstart;
+mod report;
 mod train;
 
 use std::ffi::OsString;
@@ -36,6 +37,7 @@ const COMMANDS: &[(Cmd, Run)] = &[
     (Cmd::Export, export::run),
     (Cmd::Convert, convert::run),
     (Cmd::Logits, logits::run),
+    (Cmd::Report, report::run),
     (Cmd::DataCheck, data::check),
     (Cmd::DataShow, data::show),
     (Cmd::DataStats, data::stats),

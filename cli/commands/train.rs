@@ -37,7 +37,7 @@ fn predict(settings: &Settings) -> Result<()> {
     let trained = config.output.output_dir.clone();
     match config.lora.finetuning_type {
         FinetuningType::Lora => config.model.adapter_name_or_path = trained,
-        FinetuningType::Full => config.model.model_name_or_path = trained,
+        FinetuningType::Full | FinetuningType::Freeze => config.model.model_name_or_path = trained,
     }
     super::predict::run(&settings)
 }

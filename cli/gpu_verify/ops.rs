@@ -98,6 +98,9 @@ fn matrices(d: &mut Draw, cases: &mut Vec<Case>) {
             vec![(vec![t, k], Activation), (vec![n, k], weight), (vec![r, k], Master), (vec![n, r], Master)],
         ));
     }
+    let (t, n) = (d.size(), d.wide());
+    let vector = || (vec![n], Master);
+    cases.push(Case::new(Dora {}, vec![(vec![t, n], Activation), vector(), vector(), vector()]));
     // A decoding step: few rows.
     let (n, k) = (d.wide(), d.wide());
     cases.push(Case::new(Linear {}, vec![(vec![1, k], Activation), (vec![n, k], Frozen), (vec![n], Master)]));

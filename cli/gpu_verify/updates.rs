@@ -2,8 +2,9 @@
 //! and one that overflows), and NF4.
 
 use anyhow::{Result, ensure};
-use medley_kernels::updates::adamw::{Moments, Parameter, Progress, Step, StepReport};
 use medley_kernels::updates::nf4::{dequantize_tensor, quantize_tensor};
+use medley_kernels::updates::{Clip, Parameter, Progress, StepReport};
+use medley_kernels::updates::{adafactor, adamw, lion};
 use medley_tensor::device::Device;
 use medley_tensor::{DType, Tensor};
 
@@ -24,10 +25,11 @@ pub fn verify_optimizer(device: &Device, quick: bool) -> Result<(Table, Vec<Stri
     let note = "Largest difference between device and CPU in any parameter after three steps, as a share of the \
                 largest step a parameter took; of the gradients' norm; and whether a step with an infinite gradient \
                 was skipped.";
-    let mut table = Table::new("Optimizer against the CPU", note, &["states", "parameters", "norm", "skips"]);
+    let mut table =
+        Table::new("Optimizer against the CPU", note, &["optimizer", "parameters", "norm", "skips"]);
     let mut faults = vec![];
-    for (name, eight_bit, bound) in [("f32", false, 1e-4), ("8-bit", true, 5e-2)] {
-        let (on_cpu, on_device) = (run(&Device::Cpu, eight_bit, quick)?, run(device, eight_bit, quick)?);
+    for (name, run, bound) in OPTIMIZERS {
+        let (on_cpu, on_device) = (run(&Device::Cpu, quick)?, run(device, quick)?);
         let start: Vec<Vec<f32>> =
             shapes(quick).iter().zip(0..).map(|(s, i)| start(s, i)).collect::<Result<_>>()?;
         let (mut moved, mut apart) = (0.0f32, 0.0f32);
@@ -49,7 +51,7 @@ pub fn verify_optimizer(device: &Device, quick: bool) -> Result<(Table, Vec<Stri
             && skips(&on_cpu.reports) == skips(&on_device.reports))
         {
             faults.push(format!(
-                "AdamW with {name} states: parameters off by {}, norm by {}, skipped {:?}",
+                "{name}: parameters off by {}, norm by {}, skipped {:?}",
                 number(parameters),
                 number(norm),
                 skips(&on_device.reports)
@@ -102,35 +104,74 @@ fn start(shape: &[usize], parameter: u64) -> Result<Vec<f32>> {
     Ok(random(shape, 50 + parameter)?.to_vec_f32()?)
 }
 
+/// Runs an optimizer on a device.
+type Run = fn(&Device, bool) -> Result<Outcome>;
+
+/// Every optimizer with the bound on its parameters. Eight-bit codes jump where a number lies between two.
+const OPTIMIZERS: [(&str, Run, f64); 5] = [
+    ("AdamW", |device, quick| adamw(device, quick, false), 1e-4),
+    ("AdamW, 8 bits", |device, quick| adamw(device, quick, true), 5e-2),
+    ("Lion", |device, quick| lion(device, quick, false), 1e-4),
+    ("Lion, 8 bits", |device, quick| lion(device, quick, true), 1e-4),
+    (
+        "Adafactor",
+        |device, quick| {
+            let step =
+                adafactor::Step { lr: LR, decay_rate: -0.8, eps: 1e-30, clip_threshold: 1.0, clip: CLIP };
+            steps(device, quick, adafactor::SecondMoment::zeros, |p, made| step.run(p, made))
+        },
+        1e-4,
+    ),
+];
+
+const LR: f64 = 1e-2;
+const CLIP: Clip = Clip { max_norm: 1.0, loss_scale: 64.0 };
+
+fn adamw(device: &Device, quick: bool, eight_bit: bool) -> Result<Outcome> {
+    let step = adamw::Step { lr: LR, beta1: 0.9, beta2: 0.999, eps: 1e-8, clip: CLIP };
+    let zeros = |device: &Device, shape: &[usize]| adamw::Moments::zeros(device, shape, eight_bit);
+    steps(device, quick, zeros, |p, made| step.run(p, made))
+}
+
+fn lion(device: &Device, quick: bool, eight_bit: bool) -> Result<Outcome> {
+    // Without clipping: the last bit of the norm would turn a step around where the blend is nearly 0.
+    let clip = Clip { max_norm: 0.0, ..CLIP };
+    let step = lion::Step { lr: LR, beta1: 0.9, beta2: 0.99, clip };
+    let zeros = |device: &Device, shape: &[usize]| lion::Moment::zeros(device, shape, eight_bit);
+    steps(device, quick, zeros, |p, made| step.run(p, made))
+}
+
 /// Four steps, the third of which meets an infinity.
-fn run(device: &Device, eight_bit: bool, quick: bool) -> Result<Outcome> {
+fn steps<S>(
+    device: &Device,
+    quick: bool,
+    zeros: impl Fn(&Device, &[usize]) -> medley_tensor::Result<S>,
+    step: impl Fn(&mut [Parameter<S>], &mut Progress) -> medley_tensor::Result<StepReport>,
+) -> Result<Outcome> {
     let shapes = shapes(quick);
-    let mut values = vec![];
-    let mut moments = vec![];
+    let (mut values, mut states) = (vec![], vec![]);
     for (shape, i) in shapes.iter().zip(0..) {
         values.push(Tensor::from_vec(start(shape, i)?, shape)?.to_device(device)?);
-        moments.push(Moments::zeros(device, shape, eight_bit)?);
+        states.push(zeros(device, shape)?);
     }
     let (mut progress, mut reports) = (Progress::new(0), vec![]);
-    for step in 0..4 {
+    for number in 0..4 {
         let mut grads = vec![];
         for (shape, i) in shapes.iter().zip(0..) {
-            let mut grad = random(shape, 1000 + 10 * step + i)?.to_vec_f32()?;
+            let mut grad = random(shape, 1000 + 10 * number + i)?.to_vec_f32()?;
             grad.iter_mut().for_each(|g| *g *= 64.0);
-            if step == 2 && i == 1 {
+            if number == 2 && i == 1 {
                 grad[5] = f32::INFINITY;
             }
             grads.push(Tensor::from_vec(grad, shape)?.to_device(device)?);
         }
-        let mut parameters: Vec<Parameter> = values
+        let mut parameters: Vec<Parameter<S>> = values
             .iter_mut()
             .zip(&grads)
-            .zip(&mut moments)
-            .map(|((value, grad), moments)| Parameter { value, grad, moments, weight_decay: 0.01 })
+            .zip(&mut states)
+            .map(|((value, grad), state)| Parameter { value, grad, state, weight_decay: 0.01, lr_scale: 1.0 })
             .collect();
-        let settings =
-            Step { lr: 1e-2, beta1: 0.9, beta2: 0.999, eps: 1e-8, max_norm: 1.0, loss_scale: 64.0 };
-        reports.push(settings.run(&mut parameters, &mut progress)?);
+        reports.push(step(&mut parameters, &mut progress)?);
     }
     let values = values.iter().map(Tensor::to_vec_f32).collect::<Result<_, _>>()?;
     Ok(Outcome { values, reports })
@@ -144,7 +185,8 @@ mod tests {
     fn the_cpu_agrees_with_itself() {
         let (table, faults) = verify_optimizer(&Device::Cpu, true).unwrap();
         assert_eq!(faults, Vec::<String>::new());
-        assert_eq!(table.rows[0], ["f32", "0", "0", "yes"]);
+        assert_eq!(table.rows.len(), 5);
+        assert_eq!(table.rows[0], ["AdamW", "0", "0", "yes"]);
         let (table, faults) = verify_nf4(&Device::Cpu, true).unwrap();
         assert_eq!((table.rows[1][2].as_str(), faults.len()), ("0", 0));
     }

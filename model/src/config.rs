@@ -109,6 +109,14 @@ impl Keys<'_> {
 }
 
 impl ModelConfig {
+    /// The same model with a head of its own.
+    pub(crate) fn untie(&mut self) {
+        if self.tie_word_embeddings {
+            self.tie_word_embeddings = false;
+            self.raw.insert("tie_word_embeddings".into(), Value::Bool(false));
+        }
+    }
+
     /// Reads `config.json` in `folder`.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use crate::adapter::write_json;
 use crate::llama::Llama;
+use crate::projection::Projection;
 use crate::{Error, Result};
 use half::{bf16, f16};
 use medley_tensor::DType;
@@ -69,6 +70,27 @@ impl Llama {
     /// # Errors
     /// When the folder cannot be written or the dtype is not a float one.
     pub fn save(&self, folder: &Path, dtype: DType, max_shard_bytes: usize) -> Result<()> {
+        self.write(folder, dtype, max_shard_bytes, &Projection::merged)
+    }
+
+    /// The same without the adapters, in the config's dtype, or in f32 where that would lose bits of a weight.
+    ///
+    /// # Errors
+    /// As [`Llama::save`].
+    pub fn save_base(&self, folder: &Path, max_shard_bytes: usize) -> Result<()> {
+        let dtype = self.config().dtype;
+        let exact = self.projections().all(|p| p.weight.tensor().dtype() == dtype);
+        let dtype = if exact { dtype } else { DType::F32 };
+        self.write(folder, dtype, max_shard_bytes, &|p| p.weight.tensor().to_vec_f32())
+    }
+
+    fn write(
+        &self,
+        folder: &Path,
+        dtype: DType,
+        max_shard_bytes: usize,
+        linear: &dyn Fn(&Projection) -> medley_tensor::Result<Vec<f32>>,
+    ) -> Result<()> {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
         let kind = stored(dtype)?;
         // (name, shape, what to write), values made only when their turn comes.
@@ -80,7 +102,7 @@ impl Llama {
         }
         for p in self.projections() {
             let (out, input) = p.size();
-            tensors.push((format!("{}.weight", p.path), vec![out, input], Box::new(move || p.merged())));
+            tensors.push((format!("{}.weight", p.path), vec![out, input], Box::new(move || linear(p))));
         }
         let bytes_of = |shape: &[usize]| dtype.bytes_for(shape.iter().product());
         let mut shards: Vec<Vec<usize>> = vec![vec![]];

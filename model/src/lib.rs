@@ -13,11 +13,13 @@ pub mod projection;
 pub mod rope;
 pub mod template;
 pub mod tokenizer;
+mod trained;
 pub mod weights;
 
 pub use config::ModelConfig;
 pub use error::{Error, Result};
 pub use llama::{Labels, Llama, Sequences};
 pub use placement::Placement;
-pub use projection::Pass;
+pub use projection::{Noise, Pass};
+pub use trained::{Freeze, TrainedWeights};
 pub use weights::BaseStorage;

@@ -2,6 +2,7 @@
 
 use crate::placement::Placement;
 use crate::projection::Weight;
+use crate::trained::TrainedWeights;
 use crate::{Error, Result};
 use medley_autograd::Param;
 use medley_kernels::updates::nf4;
@@ -41,6 +42,8 @@ pub struct WeightReader {
     source: Source,
     storage: BaseStorage,
     placement: Placement,
+    /// Trained although `storage` says otherwise.
+    trained: TrainedWeights,
     next_index: Cell<u64>,
 }
 
@@ -51,21 +54,40 @@ impl WeightReader {
     /// When there are no weights or a file is damaged.
     pub fn open(folder: &Path, storage: BaseStorage) -> Result<Self> {
         let source = Source::Files(WeightFiles::open_folder(folder)?);
-        Ok(WeightReader { source, storage, placement: Placement::default(), next_index: Cell::new(0) })
+        Ok(Self::new(source, storage))
     }
 
     /// Fresh weights to train from scratch, as transformers initialises LLaMA: matrices normal
     /// with standard deviation `std`, norms one, biases zero. Each depends on its name and `seed`.
     pub fn random(seed: u64, std: f32) -> Self {
         let source = Source::Random { seed, std };
-        let (storage, placement) = (BaseStorage::Trainable, Placement::default());
-        WeightReader { source, storage, placement, next_index: Cell::new(0) }
+        Self::new(source, BaseStorage::Trainable)
+    }
+
+    fn new(source: Source, storage: BaseStorage) -> Self {
+        let (placement, trained) = (Placement::default(), TrainedWeights::default());
+        WeightReader { source, storage, placement, trained, next_index: Cell::new(0) }
     }
 
     /// The same weights, handed out on another device; on the CPU unless this is called.
     #[must_use]
     pub fn on(self, placement: Placement) -> Self {
         WeightReader { placement, ..self }
+    }
+
+    /// The same weights, those of `trained` trained.
+    #[must_use]
+    pub fn training(self, trained: TrainedWeights) -> Self {
+        WeightReader { trained, ..self }
+    }
+
+    /// Whether a tied head is read as a weight of its own.
+    pub(crate) fn unties(&self) -> bool {
+        self.trained.untie
+    }
+
+    fn trains(&self, name: &str) -> bool {
+        self.storage == BaseStorage::Trainable || self.trained.names.contains(name)
     }
 
     /// Where the weights are handed out.
@@ -107,8 +129,13 @@ impl WeightReader {
 
     /// A vector or embedding: never quantised.
     pub(crate) fn plain(&self, name: &str, shape: &[usize]) -> Result<Weight> {
-        let tensor = self.tensor(name, shape)?;
-        if self.storage == BaseStorage::Trainable {
+        self.plain_from(name, name, shape)
+    }
+
+    /// The weight `name`, which the file has as `stored`.
+    pub(crate) fn plain_from(&self, name: &str, stored: &str, shape: &[usize]) -> Result<Weight> {
+        let tensor = self.tensor(stored, shape)?;
+        if self.trains(name) {
             return self.trainable(name, &tensor);
         }
         self.frozen(tensor)
@@ -117,11 +144,13 @@ impl WeightReader {
     /// A linear layer's weight `[out, in]`: quantised when the base is.
     pub(crate) fn linear(&self, name: &str, out: usize, input: usize) -> Result<Weight> {
         let tensor = self.tensor(name, &[out, input])?;
+        if self.trains(name) {
+            return self.trainable(name, &tensor);
+        }
         match self.storage {
-            BaseStorage::Mapped => self.frozen(tensor),
+            BaseStorage::Mapped | BaseStorage::Trainable => self.frozen(tensor),
             // Quantised in the file already: used as it is.
             BaseStorage::Nf4 { .. } if tensor.dtype() == DType::Nf4 => self.frozen(tensor),
-            BaseStorage::Trainable => self.trainable(name, &tensor),
             BaseStorage::Nf4 { double_quantization } => {
                 let _scope = ledger::scope(Category::Weights);
                 let values = tensor.to_vec_f32()?;
@@ -140,7 +169,7 @@ impl WeightReader {
     }
 
     fn trainable(&self, name: &str, tensor: &Tensor) -> Result<Weight> {
-        let _scope = ledger::scope(Category::Weights);
+        let _scope = ledger::scope(self.trained.category);
         let value = Tensor::from_vec(tensor.to_vec_f32()?, tensor.shape())?;
         Ok(Weight::Trainable(Param::new(name, self.placement.trained(value)?)?))
     }

@@ -3,7 +3,8 @@
     python tests/reference/tiny_training.py
 
 One folder a run: lora_qv (r 4 on q_proj and v_proj), lora_all_rslora (r 4 on every linear layer,
-rank-stabilised), full (every weight). A LoRA folder also holds the adapter the run starts from, as
+rank-stabilised), dora_q_down (DoRA with a rank and an alpha by layer), lora_patterns (one block, ranks
+and alphas by layer), full (every weight). A LoRA folder also holds the adapter the run starts from, as
 PEFT saves it, with a non-zero B. Every run is made twice, with weight decay 0 and with 0.1 (large, so
 that decay stands out from rounding); README.md beside this file lists the tensors.
 
@@ -43,6 +44,26 @@ ADAPTERS = {
     ),
     "lora_all_rslora": LoraConfig(
         r=4, lora_alpha=6, target_modules=ALL_LINEAR, use_rslora=True, task_type="CAUSAL_LM"
+    ),
+    "dora_q_down": LoraConfig(
+        r=4,
+        lora_alpha=8,
+        target_modules=["q_proj", "down_proj"],
+        rank_pattern={"layers.1.mlp.down_proj": 3},
+        alpha_pattern={"down_proj": 10},
+        use_dora=True,
+        task_type="CAUSAL_LM",
+    ),
+    # One block of two, ranks and scales that differ by layer.
+    "lora_patterns": LoraConfig(
+        r=2,
+        lora_alpha=3,
+        target_modules=["k_proj", "gate_proj"],
+        layers_to_transform=[1],
+        rank_pattern={"gate_proj": 3},
+        alpha_pattern={"self_attn.k_proj": 5},
+        use_rslora=True,
+        task_type="CAUSAL_LM",
     ),
 }
 
@@ -101,7 +122,7 @@ def task_mean(model, sequences, weights) -> torch.Tensor:
 def trainable(model) -> dict[str, torch.nn.Parameter]:
     """The trainable parameters under the names their files use."""
     return {
-        name.replace(".default.", "."): parameter
+        name.replace(".default.", ".").replace("magnitude_vector.weight", "magnitude_vector"): parameter
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
     }
@@ -153,13 +174,21 @@ def write_adapter(folder: Path, config: LoraConfig, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in trainable(model).items():
-            std = 0.2 if "lora_A" in name else 0.1
-            parameter.copy_(std * torch.randn(parameter.shape, generator=generator))
+            noise = torch.randn(parameter.shape, generator=generator)
+            if "magnitude" in name:  # around what it is: the norms of the rows
+                parameter.mul_(1 + 0.2 * noise)
+            else:
+                parameter.copy_((0.2 if "lora_A" in name else 0.1) * noise)
     model.save_pretrained(folder)
+    adapter_fields(folder, "tests/fixtures/llama/gqa_f32")
+
+
+def adapter_fields(folder: Path, base: str) -> None:
+    """Makes adapter_config.json the same wherever it is written: the base's name, sorted keys and targets."""
     (folder / "README.md").unlink(missing_ok=True)
     path = folder / "adapter_config.json"
     fields = json.loads(path.read_text())
-    fields["base_model_name_or_path"] = "tests/fixtures/llama/gqa_f32"
+    fields["base_model_name_or_path"] = base
     fields["target_modules"] = sorted(fields["target_modules"])
     path.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
 

@@ -14,5 +14,6 @@ pub mod schedule;
 pub mod state;
 pub mod tensorboard;
 pub mod trainer;
+pub mod weighting;
 
 pub use error::{Error, Result};

@@ -17,8 +17,11 @@ pub const TRAINER_STATE: &str = "trainer_state.json";
 
 /// One entry of `log_history`: `step`, `epoch` and whatever was measured there.
 ///
-/// Training entries hold `loss`, `loss/<task>`, `weight/<task>`, `grad_norm`, `learning_rate` and
-/// `tokens_per_second`; evaluation entries `eval_loss`, `eval_<task>_loss`, `eval_runtime`; the last one
+/// Training entries hold `loss`, `loss/<task>`, `weight/<task>`, `grad_norm`, `learning_rate`,
+/// `tokens_per_second`, and what each task had since the entry before: `share/<task>` of the examples,
+/// `share_tokens/<task>` of the labelled tokens, and `share_asked/<task>` of the unit that is shared;
+/// evaluation entries `eval_loss`, `eval_<task>_loss`, `eval_<task>_perplexity`, `eval_runtime` and, where
+/// the model answers, `eval_<task>_<score>`; the last one
 /// `train_loss` and `train_runtime`. A value that is not finite is `null` in the file and NaN here.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct LogEntry {
@@ -130,7 +133,7 @@ pub struct TrainerState {
     pub num_train_epochs: u64,
     /// Steps between checkpoints.
     pub save_steps: u64,
-    /// Always empty: kept for readers of the format.
+    /// The counters of early stopping, under Hugging Face's name for them.
     pub stateful_callbacks: Map<String, Value>,
     /// Floating-point operations of the run so far; 0 where not counted.
     pub total_flos: f64,
@@ -170,16 +173,16 @@ impl Default for TrainerState {
 }
 
 impl TrainerState {
-    /// Appends to the history and keeps track of the lowest finite `eval_loss`.
+    /// Appends to the history.
     pub fn log(&mut self, entry: LogEntry) {
-        if let Some(loss) = entry.get("eval_loss").filter(|loss| loss.is_finite())
-            && self.best_metric.is_none_or(|best| loss < best)
-        {
-            self.best_metric = Some(loss);
-            self.best_global_step = Some(entry.step);
-            self.best_model_checkpoint = None;
-        }
         self.log_history.push(entry);
+    }
+
+    /// Notes that the evaluation at `global_step` is the best so far; its checkpoint is yet to be saved.
+    pub fn set_best(&mut self, metric: f64) {
+        self.best_metric = Some(nine_digits(metric));
+        self.best_global_step = Some(self.global_step);
+        self.best_model_checkpoint = None;
     }
 
     /// Notes a checkpoint saved at `global_step`; if that is the best step, it is the best checkpoint.
@@ -197,7 +200,7 @@ impl TrainerState {
         write_json(&folder.join(TRAINER_STATE), self)
     }
 
-    /// Reads `trainer_state.json` of `folder`, ours or one that Hugging Face's trainer wrote without callbacks.
+    /// Reads `trainer_state.json` of `folder`, ours or one that Hugging Face's trainer wrote.
     ///
     /// # Errors
     /// The file cannot be read, or is not in this form.
@@ -242,7 +245,7 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
 }
 
 /// Rounds to nine significant decimal digits.
-fn nine_digits(value: f64) -> f64 {
+pub(crate) fn nine_digits(value: f64) -> f64 {
     if !value.is_finite() {
         return f64::NAN;
     }
@@ -325,20 +328,22 @@ mod tests {
     }
 
     #[test]
-    fn the_best_evaluation_and_its_checkpoint_are_kept() {
+    fn the_best_checkpoint_is_the_one_saved_at_the_best_step() {
         let mut state = TrainerState::default();
-        let mut evaluated = |step: u64, loss: f64, saved: bool| {
+        let mut evaluated = |step: u64, best: Option<f64>, saved: bool| {
             state.global_step = step;
-            state.log(LogEntry::new(step, 0.0).with("eval_loss", loss));
+            if let Some(metric) = best {
+                state.set_best(metric);
+            }
             if saved {
                 state.checkpoint_saved(Path::new(&format!("checkpoint-{step}")));
             }
             (state.best_global_step, state.best_metric, state.best_model_checkpoint.clone())
         };
-        assert_eq!(evaluated(1, 3.0, true), (Some(1), Some(3.0), Some("checkpoint-1".into())));
-        assert_eq!(evaluated(2, f64::NAN, true), (Some(1), Some(3.0), Some("checkpoint-1".into())));
-        assert_eq!(evaluated(3, 2.0, false), (Some(3), Some(2.0), None));
-        assert_eq!(evaluated(4, 2.5, true), (Some(3), Some(2.0), None));
+        assert_eq!(evaluated(1, Some(3.0), true), (Some(1), Some(3.0), Some("checkpoint-1".into())));
+        assert_eq!(evaluated(2, None, true), (Some(1), Some(3.0), Some("checkpoint-1".into())));
+        assert_eq!(evaluated(3, Some(2.0), false), (Some(3), Some(2.0), None));
+        assert_eq!(evaluated(4, None, true), (Some(3), Some(2.0), None));
     }
 
     #[test]

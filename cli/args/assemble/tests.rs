@@ -183,13 +183,13 @@ fn wrong_types_and_ranges_say_what_was_expected_and_found() {
 #[test]
 fn features_we_lack_are_refused_unless_they_are_off() {
     let refused = [
-        ("use_galore: true\n", "`use_galore: true` is not available: AdamW"),
+        ("use_galore: true\n", "`use_galore: true` is not available: AdamW, Lion"),
         ("deepspeed: ds_z3.json\n", "`deepspeed: ds_z3.json` is not available"),
         ("quantization_bit: 8\n", "quantization_bit: expected 4 (NF4)"),
-        ("mix_strategy: interleave_over\n", "sampling_strategy"),
-        ("neftune_noise_alpha: 5\n", "noise"),
+        ("train_sampling_strategy: sequential\n", "sampling_strategy"),
+        ("freeze_language_model: true\n", "nothing to train"),
         ("num_beams: 4\n", "use 1"),
-        ("finetuning_type: oft\n", "lora_target, or full"),
+        ("finetuning_type: oft\n", "use lora, freeze or full"),
     ];
     for (file, part) in refused {
         let problem = problem(file, "");

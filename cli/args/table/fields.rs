@@ -2,9 +2,11 @@
 
 use super::super::Cmd::{
     self, Chat, Compare, Convert, DataCheck, DataShow, DataStats, Eval, Export, Generate, Logits, Predict,
-    Quickstart, Train,
+    Quickstart, Report, Train,
 };
-use super::super::option::Kind::{Choice, Flag, FlagOrPath, Float, Int, IntList, List, Numbers, Path, Text};
+use super::super::option::Kind::{
+    Choice, Flag, FlagOrPath, Float, Int, IntList, List, Numbers, Path, Shares, Structure, Text,
+};
 use super::super::option::{Opt, Section};
 
 const OPENS_MODEL: &[Cmd] =
@@ -81,7 +83,7 @@ pub const DATA: &[Opt] = &[
         Section::Data,
         "data_files",
         List,
-        "JSON or JSONL files; each example's task_name says its task",
+        "JSON, JSONL, CSV, TSV, Parquet, Arrow or text files (.gz, .zst), folders or patterns; NAME=FILE names the task of rows without task_name",
     )
     .on(READS_DATA),
     Opt::field(Section::Data, "eval_data_files", List, "files to evaluate or predict on").on(NAMES_EVAL_DATA),
@@ -94,7 +96,21 @@ pub const DATA: &[Opt] = &[
         Section::Data,
         "template",
         Text,
-        "alpaca, chatml, llama2, llama3, default; unset: the model's own",
+        "alpaca, chatml, llama3, … (docs/templates.md) or a .yaml file; unset: the model's own",
+    )
+    .on(RENDERS),
+    Opt::field(
+        Section::Data,
+        "enable_thinking",
+        Choice(&["true", "false", "none"]),
+        "with qwen3, deepseekr1, …: think, do not think, or both as the data has it",
+    )
+    .on(RENDERS),
+    Opt::field(
+        Section::Data,
+        "preserve_thinking",
+        Flag,
+        "keep the thoughts of earlier turns under mask_history",
     )
     .on(RENDERS),
     Opt::field(Section::Data, "task_prefix", Flag, "put `### Task: QA` before the instruction (alpaca)")
@@ -140,13 +156,64 @@ pub const DATA: &[Opt] = &[
 pub const TASKS: &[Opt] = &[
     Opt::field(Section::Tasks, "task_weights", Numbers, "weight of each task in the loss; 1 where not named")
         .on(&[Train, Compare, Eval]),
-    Opt::field(Section::Tasks, "task_weighting", Choice(&["fixed"]), "how the weights move in training")
+    Opt::field(
+        Section::Tasks,
+        "task_weighting",
+        Choice(&["fixed", "uncertainty", "dwa", "famo", "coba", "loss_rate", "dynamic"]),
+        "how the weights move in training; dynamic: coba where tasks have evaluation data, else famo",
+    )
+    .on(TRAIN),
+    Opt::field(
+        Section::Tasks,
+        "task_weighting_temperature",
+        Float,
+        "T of dwa (2) and loss_rate (1), τ of coba (5)",
+    )
+    .on(TRAIN),
+    Opt::field(
+        Section::Tasks,
+        "task_weighting_lr",
+        Float,
+        "rate of the weights of uncertainty (0.01) and famo (0.025)",
+    )
+    .on(TRAIN),
+    Opt::field(
+        Section::Tasks,
+        "task_weighting_window",
+        Int,
+        "steps a block of dwa and loss_rate (20); measurements in coba's window",
+    )
+    .on(TRAIN),
+    Opt::field(Section::Tasks, "task_weighting_warmup", Int, "observations before the weights move")
+        .on(TRAIN),
+    Opt::field(Section::Tasks, "task_weighting_steps", Int, "steps between coba's held-out measurements")
         .on(TRAIN),
     Opt::field(
         Section::Tasks,
+        "task_weighting_reevaluate",
+        Flag,
+        "famo: evaluate the batch before and after each update, as the paper does",
+    )
+    .on(TRAIN),
+    Opt::field(
+        Section::Tasks,
+        "gradient_surgery",
+        Choice(&["none", "pcgrad"]),
+        "pcgrad: project conflicting parts out of the tasks' gradients",
+    )
+    .on(TRAIN),
+    Opt::field(
+        Section::Tasks,
+        "conflict_steps",
+        Int,
+        "steps between measurements of the cosines between tasks' gradients; 0: never",
+    )
+    .on(TRAIN),
+    Opt::field(
+        Section::Tasks,
         "sampling_strategy",
-        Choice(&["proportional", "balanced", "temperature"]),
-        "a task's share of a step: by its examples, equal, or between",
+        Choice(&["proportional", "balanced", "temperature", "stratified", "capped"]),
+        "a task's share of a step: by its examples, equal, between, or by examples up to a cap",
     )
     .on(TRAIN),
     Opt::field(
@@ -154,6 +221,36 @@ pub const TASKS: &[Opt] = &[
         "sampling_temperature",
         Float,
         "T of p(task) ∝ examples^(1/T); larger is more even",
+    )
+    .on(TRAIN),
+    Opt::field(Section::Tasks, "sampling_cap", Int, "cap of p(task) ∝ min(examples, cap), with capped")
+        .on(TRAIN),
+    Opt::field(
+        Section::Tasks,
+        "sampling_unit",
+        Choice(&["examples", "tokens"]),
+        "what is shared: examples, or labelled tokens",
+    )
+    .on(TRAIN),
+    Opt::field(
+        Section::Tasks,
+        "sampling_schedule",
+        Structure,
+        "shares that change over the run: [{at: 0, strategy: balanced}, {at: 1, shares: {qa: 2, sum: 1}}]",
+    )
+    .on(TRAIN),
+    Opt::field(
+        Section::Tasks,
+        "mix_strategy",
+        Choice(&["concat", "interleave_under", "interleave_over", "interleave_once"]),
+        "end an epoch at the first dataset's end, at the last one's, or use each example once",
+    )
+    .on(TRAIN),
+    Opt::field(
+        Section::Tasks,
+        "interleave_probs",
+        Shares,
+        "shares of the datasets in their order, or of tasks by name",
     )
     .on(TRAIN),
     Opt::field(
@@ -169,17 +266,53 @@ pub const LORA: &[Opt] = &[
     Opt::field(
         Section::Lora,
         "finetuning_type",
-        Choice(&["lora", "full"]),
-        "adapters on a frozen base, or all weights",
+        Choice(&["lora", "freeze", "full"]),
+        "adapters on a frozen base, some blocks, or all weights",
     )
     .on(TRAIN)
-    .instead("freeze and oft are not available; use lora with lora_target, or full"),
+    .instead("oft is not available; use lora, freeze or full"),
     Opt::field(Section::Lora, "lora_rank", Int, "rank of the low-rank update").on(TRAIN),
     Opt::field(Section::Lora, "lora_alpha", Float, "scale: the update counts alpha / rank; unset: 2 · rank")
         .on(TRAIN),
     Opt::field(Section::Lora, "lora_dropout", Float, "share of the adapter's input dropped").on(TRAIN),
     Opt::field(Section::Lora, "lora_target", List, "all, or layers such as q_proj,v_proj").on(TRAIN),
     Opt::field(Section::Lora, "use_rslora", Flag, "scale by alpha / √rank").on(TRAIN),
+    Opt::field(
+        Section::Lora,
+        "loraplus_lr_ratio",
+        Float,
+        "learning rate of B over that of A (LoRA+), e.g. 16",
+    )
+    .on(TRAIN),
+    Opt::field(
+        Section::Lora,
+        "additional_target",
+        List,
+        "modules trained in full beside the adapter: embed_tokens,lm_head,norm",
+    )
+    .on(TRAIN),
+    Opt::field(
+        Section::Lora,
+        "freeze_trainable_layers",
+        Int,
+        "blocks that freeze trains: the last N; -N: the first N",
+    )
+    .on(TRAIN),
+    Opt::field(Section::Lora, "freeze_trainable_modules", List, "their modules: all, or e.g. mlp,self_attn")
+        .on(TRAIN),
+    Opt::field(
+        Section::Lora,
+        "freeze_extra_modules",
+        List,
+        "modules outside the blocks: embed_tokens,norm,lm_head",
+    )
+    .on(TRAIN),
+    Opt::field(Section::Lora, "use_dora", Flag, "train a magnitude an output feature too (DoRA)").on(TRAIN),
+    Opt::field(Section::Lora, "pissa_init", Flag, "start from the weights' principal directions (PiSSA)")
+        .on(TRAIN),
+    Opt::field(Section::Lora, "pissa_iter", Int, "its power iterations; -1: an exact decomposition")
+        .on(TRAIN),
+    Opt::field(Section::Lora, "pissa_convert", Flag, "save it as plain LoRA of twice the rank").on(TRAIN),
 ];
 
 pub const OPTIMISATION: &[Opt] = &[
@@ -233,14 +366,27 @@ pub const OPTIMISATION: &[Opt] = &[
             "adamw_8bit",
             "adamw_bnb_8bit",
             "paged_adamw_8bit",
+            "lion_32bit",
+            "lion",
+            "lion_8bit",
+            "paged_lion_32bit",
+            "paged_lion_8bit",
+            "adafactor",
         ]),
-        "AdamW, under Hugging Face's names for it",
+        "AdamW, Lion or Adafactor, under Hugging Face's names",
     )
     .on(TRAIN)
-    .instead("AdamW is the one optimizer here, in f32 or 8 bits"),
-    Opt::field(Section::Train, "weight_decay", Float, "AdamW's decoupled weight decay").on(TRAIN),
-    Opt::field(Section::Train, "adam_beta1", Float, "AdamW's β₁").on(TRAIN),
-    Opt::field(Section::Train, "adam_beta2", Float, "AdamW's β₂").on(TRAIN),
+    .instead("AdamW and Lion, in f32 or 8 bits, and Adafactor are the optimizers here"),
+    Opt::field(Section::Train, "weight_decay", Float, "decoupled weight decay").on(TRAIN),
+    Opt::field(Section::Train, "adam_beta1", Float, "β₁ of AdamW and Lion").on(TRAIN),
+    Opt::field(Section::Train, "adam_beta2", Float, "β₂ of AdamW and Lion").on(TRAIN),
+    Opt::field(
+        Section::Train,
+        "neftune_noise_alpha",
+        Float,
+        "noise on the embeddings in training (NEFTune), 5 to 15",
+    )
+    .on(TRAIN),
     Opt::field(Section::Train, "adam_epsilon", Float, "AdamW's ε").on(TRAIN),
     Opt::field(Section::Train, "max_grad_norm", Float, "clip gradients to this global norm; 0: off")
         .on(TRAIN),
@@ -290,7 +436,7 @@ pub const OPTIMISATION: &[Opt] = &[
 
 pub const OUTPUT: &[Opt] = &[
     Opt::field(Section::Output, "output_dir", Path, "folder of everything the run writes")
-        .on(&[Train, Compare, Eval, Predict, Quickstart]),
+        .on(&[Train, Compare, Eval, Predict, Quickstart, Report]),
     Opt::field(Section::Output, "overwrite_output_dir", Flag, "start anew in a folder that holds a run")
         .on(&[Train, Compare, Quickstart]),
     Opt::field(Section::Output, "logging_strategy", Choice(&["no", "steps", "epoch"]), "when to log")
@@ -305,12 +451,29 @@ pub const OUTPUT: &[Opt] = &[
         "when to save a checkpoint",
     )
     .on(TRAIN)
-    .instead("`best` is not available; trainer_state.json names the best checkpoint of those saved"),
+    .instead("`best` is not available; load_best_model_at_end: true with save_strategy: no keeps the best checkpoint only"),
     Opt::field(Section::Output, "save_steps", Float, "steps between checkpoints; below 1: a share of all")
         .on(TRAIN),
     Opt::field(Section::Output, "save_total_limit", Int, "keep the newest N checkpoints").on(TRAIN),
     Opt::field(Section::Output, "save_only_model", Flag, "checkpoints without what a resume needs").on(TRAIN),
     Opt::field(Section::Output, "plot_loss", Flag, "draw training_loss.png and .svg").on(TRAIN),
+    Opt::field(Section::Output, "report", Flag, "write report.html when training has finished").on(TRAIN),
+    Opt::field(
+        Section::Output,
+        "report_samples",
+        Int,
+        "examples of each task completed before and after training, for the report; 0: none",
+    )
+    .on(TRAIN),
+    Opt::field(
+        Section::Output,
+        "report_to",
+        List,
+        "tensorboard writes event files as the run goes; other trackers are not told",
+    )
+    .on(TRAIN),
+    Opt::field(Section::Output, "logging_dir", Path, "folder of event files; unset: runs in output_dir")
+        .on(TRAIN),
 ];
 
 pub const GENERATE: &[Opt] = &[

@@ -1,5 +1,6 @@
 //! Every option, once.
 
+mod evaluation;
 mod fields;
 mod no_effect;
 mod refused;
@@ -13,10 +14,12 @@ const PARTS: &[&[Opt]] = &[
     fields::TASKS,
     fields::LORA,
     fields::OPTIMISATION,
+    evaluation::EVALUATION,
     fields::OUTPUT,
     fields::GENERATE,
     fields::RUN,
     fields::RENAMED,
+    evaluation::RENAMED,
     no_effect::NO_EFFECT,
     refused::REFUSED,
 ];

@@ -9,8 +9,7 @@ const NO_LOADER: &str = "batches are cut from tokens in memory; there are no loa
 const ONE_PROCESS: &str = "training runs in one process";
 const NO_HUB: &str = "models and data are local paths; nothing is downloaded or uploaded";
 const FUSED: &str = "attention and the loss are always fused and never materialise their large matrices";
-const NO_TRACKER: &str =
-    "metrics go to trainer_state.json and training_loss.png; no tracking service is contacted";
+const NO_TRACKER: &str = "metrics go to trainer_log.jsonl, report.html and, with report_to: tensorboard, to event files; no tracking service is contacted";
 const TEXT_ONLY: &str = "models here read text only";
 const NO_ENGINE: &str = "generation uses the built-in engine";
 const NO_COMPILE: &str = "kernels are compiled ahead of time";
@@ -90,21 +89,24 @@ pub const NO_EFFECT: &[Opt] = &[
     Opt::no_effect("length_column_name", "there is no padding to save"),
     Opt::no_effect("sortish_sampler", "there is no padding to save"),
     Opt::no_effect("eval_on_each_dataset", "every evaluation reports each task's loss"),
-    Opt::no_effect("enable_thinking", "no template here has a thinking part"),
-    Opt::no_effect("preserve_thinking", "no template here has a thinking part"),
     Opt::no_effect("dataloader_num_workers", NO_LOADER),
     Opt::no_effect("dataloader_prefetch_factor", NO_LOADER),
     Opt::no_effect("dataloader_pin_memory", NO_LOADER),
     Opt::no_effect("dataloader_persistent_workers", NO_LOADER),
     Opt::no_effect("remove_unused_columns", NO_LOADER),
     Opt::no_effect("label_names", NO_LOADER),
-    Opt::no_effect("prediction_loss_only", "`medley eval` computes losses only"),
+    Opt::no_effect(
+        "prediction_loss_only",
+        "losses are always computed; answers are scored with predict_with_generate",
+    ),
     Opt::no_effect("eval_accumulation_steps", "evaluation keeps no logits"),
     Opt::no_effect("eval_do_concat_batches", "evaluation keeps no logits"),
     Opt::no_effect("batch_eval_metrics", "evaluation keeps no logits"),
     Opt::no_effect("eval_use_gather_object", ONE_PROCESS),
-    Opt::no_effect("predict_with_generate", "`medley predict` always generates"),
-    Opt::no_effect("generation_max_length", "max_new_tokens limits a completion"),
+    Opt::no_effect(
+        "generation_max_length",
+        "max_new_tokens limits a completion, eval_max_new_tokens an evaluation's",
+    ),
     Opt::no_effect("max_length", "max_new_tokens limits a completion"),
     Opt::no_effect("model_max_length", "cutoff_len limits an example"),
     Opt::no_effect("length_penalty", "it ranks beams, and there are none"),
@@ -120,8 +122,6 @@ pub const NO_EFFECT: &[Opt] = &[
         "logging_nan_inf_filter",
         "a loss that is not finite stops the run instead of being hidden",
     ),
-    Opt::no_effect("logging_dir", NO_TRACKER),
-    Opt::no_effect("report_to", NO_TRACKER),
     Opt::no_effect("run_name", NO_TRACKER),
     Opt::no_effect("project", NO_TRACKER),
     Opt::no_effect("trackio_space_id", NO_TRACKER),
@@ -208,11 +208,7 @@ pub const NO_EFFECT: &[Opt] = &[
     Opt::no_effect("export_quantization_dataset", FEATURE_OFF),
     Opt::no_effect("export_quantization_nsamples", FEATURE_OFF),
     Opt::no_effect("export_quantization_maxlen", FEATURE_OFF),
-    Opt::no_effect("freeze_trainable_layers", FEATURE_OFF),
-    Opt::no_effect("freeze_trainable_modules", FEATURE_OFF),
-    Opt::no_effect("loraplus_lr_embedding", FEATURE_OFF),
-    Opt::no_effect("pissa_iter", FEATURE_OFF),
-    Opt::no_effect("pissa_convert", FEATURE_OFF),
+    Opt::no_effect("loraplus_lr_embedding", "it is for low-rank matrices on the embedding, which gets none"),
     Opt::no_effect("module_dropout", FEATURE_OFF),
     Opt::no_effect("oft_rank", FEATURE_OFF),
     Opt::no_effect("oft_block_size", FEATURE_OFF),

@@ -23,6 +23,7 @@ fn parameters(op: &str) -> &'static [usize] {
         "add_rms_norm" => &[2],
         "linear" | "linear_cross_entropy" => &[1, 2],
         "lora_linear" => &[1, 2, 3, 4],
+        "dora" => &[1, 2, 3],
         "embedding" => &[0],
         _ => &[],
     }

@@ -19,7 +19,19 @@ struct Entry {
     float *v_absmax;
     u64 n;
     u32 first_chunk;
-    float decay; // 1 − lr · weight_decay
+    float decay;    // 1 − lr · lr_scale · weight_decay
+    float lr_scale; // of this parameter
+    u32 unused;
+};
+
+// What a step decides on the device before the updates run (`updates/control/control.cu`).
+struct Control {
+    double norm; // L2, of the unscaled gradients
+    float grad_scale;
+    u32 found_inf;
+    float step_size; // AdamW's: lr / (1 − β₁ᵗ)
+    float root_correction2;
+    u64 step; // updates made, this one included unless skipped
 };
 
 // The entry that chunk `chunk` belongs to: the last whose first chunk is not beyond it.

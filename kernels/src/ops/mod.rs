@@ -14,6 +14,7 @@ macro_rules! for_each_op {
             rms_norm: RmsNorm,
             linear: Linear,
             lora_linear: LoraLinear,
+            dora: Dora,
             linear_cross_entropy: LinearCrossEntropy,
             add_rms_norm: AddRmsNorm,
             embedding: Embedding,
@@ -33,6 +34,7 @@ macro_rules! for_each_op {
             affine: Affine,
             softmax: Softmax,
             matmul: Matmul,
+            neftune: Neftune,
         }
     };
 }

@@ -8,13 +8,22 @@
 //! [`Op`s]: medley_tensor::Op
 
 pub mod accumulate;
+pub mod adafactor;
 pub mod adamw;
+pub mod blockwise;
 pub mod cast;
+mod control;
 pub mod grad_norm;
+pub mod lion;
 pub mod nf4;
+mod step;
+#[cfg(test)]
+mod stepping;
 mod table;
 #[cfg(test)]
 mod traffic;
+
+pub use step::{Clip, Parameter, Progress, State, StepReport};
 
 use medley_tensor::{Error, Result};
 

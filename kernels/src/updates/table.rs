@@ -17,6 +17,8 @@ pub(super) struct Entry {
     pub(super) n: u64,
     pub(super) first_chunk: u32,
     pub(super) decay: f32,
+    pub(super) lr_scale: f32,
+    pub(super) unused: u32,
 }
 
 /// Numbers the chunks of `entries` from 0 and returns how many there are.

@@ -1,10 +1,11 @@
 //! What the kernels' headers claim: every byte once, and only whole sectors. Counted by the simulator.
 
 use super::accumulate::add_into;
-use super::adamw::{Moments, Parameter, Progress, Step};
+use super::adamw::{Moments, Step};
 use super::grad_norm::grad_norm;
+use super::{Clip, Parameter, Progress, lion};
 use crate::check::random;
-use crate::ops::{Embedding, LinearCrossEntropy};
+use crate::ops::{Embedding, LinearCrossEntropy, Neftune};
 use medley_tensor::device::{CudaDevice, Device, SimOptions};
 use medley_tensor::{DType, Op, Tensor};
 
@@ -45,15 +46,38 @@ fn updates_move_each_byte_once() {
         device.simulator().unwrap().reset_reports();
         let (mut value, grad) = (tensor(N, DType::F32), tensor(N, DType::F32));
         let mut moments = Moments::zeros(&on, &[N], eight_bit).unwrap();
-        let mut parameters =
-            [Parameter { value: &mut value, grad: &grad, moments: &mut moments, weight_decay: 0.1 }];
-        let step = Step { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, max_norm: 1.0, loss_scale: 1.0 };
+        let mut parameters = [Parameter {
+            value: &mut value,
+            grad: &grad,
+            state: &mut moments,
+            weight_decay: 0.1,
+            lr_scale: 1.0,
+        }];
+        let step = Step {
+            lr: 1e-3,
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            clip: Clip { max_norm: 1.0, loss_scale: 1.0 },
+        };
         step.run(&mut parameters, &mut Progress::default()).unwrap();
         moved(&device, "grad_norm_f32", 4 * N, 2.0, 2.0);
         // Eight-bit: each of a block's eight warps fetches the sector with the two scales of its 256 elements.
         let (slack, waste) = if eight_bit { (20.0, 20.0) } else { (1.0, 1.0) };
         moved(&device, kernel, floor, slack, waste);
     }
+    let (mut value, grad) = (tensor(N, DType::F32), tensor(N, DType::F32));
+    let mut moment = lion::Moment::zeros(&on, &[N], false).unwrap();
+    let mut parameters =
+        [Parameter { value: &mut value, grad: &grad, state: &mut moment, weight_decay: 0.1, lr_scale: 1.0 }];
+    let clip = Clip { max_norm: 1.0, loss_scale: 1.0 };
+    let step = lion::Step { lr: 1e-3, beta1: 0.9, beta2: 0.99, clip };
+    step.run(&mut parameters, &mut Progress::default()).unwrap();
+    moved(&device, "lion_f32", 20 * N, 1.0, 1.0);
+    let x = tensor(N, DType::BF16).reshape(&[N / 64, 64]).unwrap();
+    let op = Neftune { alpha: 5.0, seed: 1, stream: 2, cu_seqlens: [0, (N / 64) as u32].into() };
+    op.forward(&[&x], &[true]).unwrap();
+    moved(&device, "neftune_fwd_bf16", 4 * N, 1.0, 1.0);
     assert!(grad_norm(&[&tensor(5, DType::F32)]).unwrap() > 0.0);
 }
 

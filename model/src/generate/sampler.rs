@@ -43,6 +43,18 @@ impl Sampler {
     /// # Errors
     /// When a logit is not finite: the model or its adapter is damaged.
     pub fn sample(&mut self, logits: &[f32], seen: &[u32]) -> Result<u32> {
+        self.next(logits, seen, None)
+    }
+
+    /// As [`Sampler::sample`], among the tokens `allowed` only: as if every other logit were −∞.
+    ///
+    /// # Errors
+    /// When a logit is not finite, or nothing is allowed that the vocabulary has.
+    pub fn sample_among(&mut self, logits: &[f32], seen: &[u32], allowed: &[u32]) -> Result<u32> {
+        self.next(logits, seen, Some(allowed))
+    }
+
+    fn next(&mut self, logits: &[f32], seen: &[u32], allowed: Option<&[u32]>) -> Result<u32> {
         if let Some(bad) = logits.iter().position(|l| !l.is_finite()) {
             return Err(Error::Request(format!(
                 "the model gave {} for token {bad}; its weights or its adapter hold non-finite values",
@@ -61,11 +73,25 @@ impl Sampler {
                 }
             }
         }
-        if !self.params.do_sample || self.params.temperature <= 0.0 {
-            return Ok(argmax(&logits));
+        let greedy = !self.params.do_sample || self.params.temperature <= 0.0;
+        let mut order: Vec<u32> = match allowed {
+            None if greedy => return Ok(argmax(&logits, 0..logits.len() as u32)),
+            None => (0..logits.len() as u32).collect(),
+            Some(allowed) => {
+                let mut known: Vec<u32> =
+                    allowed.iter().copied().filter(|id| (*id as usize) < logits.len()).collect();
+                known.sort_unstable();
+                known.dedup();
+                known
+            }
+        };
+        if order.is_empty() {
+            return Err(Error::Request("no token of the vocabulary is allowed next".into()));
+        }
+        if greedy {
+            return Ok(argmax(&logits, order.into_iter()));
         }
         // Likeliest first; ties by id, so that the order never depends on the sort.
-        let mut order: Vec<u32> = (0..logits.len() as u32).collect();
         let by_logit = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
         let k = self.params.top_k;
         if k > 0 && k < order.len() {
@@ -99,15 +125,10 @@ impl Sampler {
     }
 }
 
-/// The first index of the largest value.
-fn argmax(values: &[f32]) -> u32 {
-    let mut best = 0;
-    for (i, v) in values.iter().enumerate() {
-        if *v > values[best] {
-            best = i;
-        }
-    }
-    best as u32
+/// The first of the ascending ids `among` with the largest value; 0 for none.
+fn argmax(values: &[f32], mut among: impl Iterator<Item = u32>) -> u32 {
+    let first = among.next().unwrap_or(0);
+    among.fold(first, |best, id| if values[id as usize] > values[best as usize] { id } else { best })
 }
 
 #[cfg(test)]
@@ -132,6 +153,9 @@ mod tests {
         let params = SamplingParams { repetition_penalty: 2.0, ..SamplingParams::GREEDY };
         // 3.0 / 2 = 1.5 < 2.0, however often token 1 was seen.
         assert_eq!(Sampler::new(params, 1, 0).sample(&LOGITS, &[1, 1, 1]).unwrap(), 2);
+        assert_eq!(greedy.sample_among(&LOGITS, &[], &[4, 3, 0]).unwrap(), 0);
+        assert_eq!(greedy.sample_among(&[1.0, 2.0, 2.0], &[], &[2, 1]).unwrap(), 1, "a tie: the smaller id");
+        assert!(greedy.sample_among(&LOGITS, &[], &[5]).unwrap_err().to_string().contains("allowed"));
         assert!(greedy.sample(&[0.0, f32::NAN], &[]).unwrap_err().to_string().contains("token 1"));
     }
 
@@ -148,6 +172,10 @@ mod tests {
         assert!(k2[1] > 0 && k2[2] > 0);
         // The likeliest token alone holds 0.62: with top_p 0.6 nothing else is left.
         assert_eq!(draws(SamplingParams { top_p: 0.6, ..full })[1], 4000);
+        let mut sampler = Sampler::new(full, 1, 0);
+        let among: Vec<u32> =
+            (0..200).map(|_| sampler.sample_among(&LOGITS, &[], &[0, 4]).unwrap()).collect();
+        assert!(among.contains(&0) && among.contains(&4) && among.iter().all(|id| [0, 4].contains(id)));
         let cold = draws(SamplingParams { temperature: 0.05, ..full });
         assert_eq!(cold[1], 4000);
     }

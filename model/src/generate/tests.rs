@@ -59,6 +59,8 @@ fn cached_hidden_states_equal_the_packed_forward() {
         prompt_len: 0,
         cache: KvCache::new(&medley_tensor::Device::Cpu, 2),
         sampler: Sampler::new(SamplingParams::GREEDY, 0, 0),
+        constraint: None,
+        limit: usize::MAX,
     };
     // Fed in pieces of 7, 1, 1, 11.
     for piece in [&ids[..7], &ids[7..8], &ids[8..9], &ids[9..]] {
@@ -99,6 +101,76 @@ fn sampling_does_not_depend_on_the_batch_and_stops() {
     assert_eq!(cancelled.unwrap()[0].finish, Finish::Cancelled);
     assert_eq!(seen, 4);
     assert!(generate(&model, &[vec![]], &options(1), &mut |_, _| true).is_err());
+}
+
+/// The label that greedy choice among the labels' tokens gives, by whole forwards.
+fn constrained_without_cache(model: &Llama, prompt: &[u32], labels: &[Vec<u32>], stop: u32) -> Vec<u32> {
+    let mut reply: Vec<u32> = vec![];
+    loop {
+        let ids = [prompt, &reply].concat();
+        let all = logits(model, &ids).unwrap().to_vec_f32().unwrap();
+        let last = &all[(ids.len() - 1) * model.config().vocab_size..];
+        let mut allowed: Vec<u32> = labels
+            .iter()
+            .filter(|label| label.starts_with(&reply))
+            .map(|label| label.get(reply.len()).copied().unwrap_or(stop))
+            .collect();
+        allowed.sort();
+        let best =
+            allowed.iter().rev().max_by(|a, b| last[**a as usize].total_cmp(&last[**b as usize])).unwrap();
+        if *best == stop {
+            return reply;
+        }
+        reply.push(*best);
+    }
+}
+
+#[test]
+fn a_constrained_reply_is_the_greedy_label() {
+    let model = model();
+    let labels: Vec<Vec<u32>> =
+        vec![vec![11, 12, 13], vec![11, 12], vec![11, 50, 51, 52], vec![40], vec![41, 42], vec![71, 3]];
+    let trie = Arc::new(TokenTrie::new(labels.iter().map(Vec::as_slice)));
+    let options = GenerateOptions { stop_ids: vec![0], ..options(3) };
+    let ask: Vec<Prompt> = (0..24_u32)
+        .map(|i| {
+            let ids = (0..=i % 7).map(|j| (i * 13 + j * 5 + 1) % 96).collect();
+            // Free prompts beside constrained ones, which no limit cuts.
+            let constraint = (i % 4 != 3).then(|| trie.clone());
+            Prompt { ids, constraint, max_new_tokens: Some(1) }
+        })
+        .collect();
+    let (mut tokens, mut finished) = (0, 0);
+    let done = generate_each(&model, &ask, &options, &mut |step| {
+        match step {
+            Step::Token { .. } => tokens += 1,
+            Step::Done { .. } => finished += 1,
+        }
+        true
+    })
+    .unwrap();
+    assert_eq!(finished, ask.len());
+    assert_eq!(tokens, done.iter().map(|c| c.ids.len()).sum::<usize>());
+    let mut chosen = std::collections::BTreeSet::new();
+    for (ask, done) in ask.iter().zip(&done) {
+        if ask.constraint.is_some() {
+            assert_eq!(done.ids, constrained_without_cache(&model, &ask.ids, &labels, 0), "{:?}", ask.ids);
+            assert_eq!(done.finish, Finish::Stop);
+            chosen.insert(done.ids.clone());
+        } else {
+            assert!(done.ids.len() <= 1 && (done.finish == Finish::Length || done.ids.is_empty()));
+        }
+    }
+    assert!(chosen.len() > 2, "{chosen:?}");
+
+    // One label: nothing to ask the model for, whatever the prompt.
+    let only = Arc::new(TokenTrie::new([&[9, 8, 7][..]]));
+    let one = Prompt { ids: vec![5], constraint: Some(only), max_new_tokens: None };
+    let done = generate_each(&model, &[one], &options, &mut |_| true).unwrap();
+    assert_eq!((done[0].ids.as_slice(), done[0].finish), (&[9, 8, 7][..], Finish::Stop));
+    let barred = Prompt { ids: vec![5], constraint: Some(Arc::default()), max_new_tokens: None };
+    let error = generate_each(&model, &[barred], &options, &mut |_| true).unwrap_err().to_string();
+    assert!(error.contains("allows no reply"), "{error}");
 }
 
 /// Prompts of several lengths in one batch on the simulated card, in f32: the CPU's tokens, and room for keys

@@ -95,6 +95,20 @@ impl Block {
         ]
     }
 
+    /// The norms, by the module's name.
+    pub(crate) fn norms_mut(&mut self) -> [(&'static str, &mut Weight); 2] {
+        [
+            ("input_layernorm", &mut self.input_layernorm),
+            ("post_attention_layernorm", &mut self.post_attention_layernorm),
+        ]
+    }
+
+    /// Whether any weight or adapter of the block is trained.
+    pub(crate) fn trains(&self) -> bool {
+        self.plain_weights().iter().any(|(_, w)| w.param().is_some())
+            || self.projections().iter().any(|p| p.lora.is_some() || p.weight.param().is_some())
+    }
+
     pub(crate) fn plain_weights(&self) -> Vec<(String, &Weight)> {
         let prefix = format!("model.layers.{}", self.layer);
         let mut out = vec![

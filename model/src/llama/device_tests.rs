@@ -25,9 +25,16 @@ fn relative_error(got: &[f32], want: &[f32]) -> f64 {
 /// few units of its last place (2⁻⁸ in bf16, 2⁻¹¹ in f16); f32 differs by the order of sums alone.
 const BOUNDS: [(DType, f64); 3] = [(DType::F32, 2e-5), (DType::F16, 1e-2), (DType::BF16, 8e-2)];
 
-fn adapted(storage: BaseStorage, placement: Placement) -> Llama {
+fn adapted(storage: BaseStorage, placement: Placement, dora: bool) -> Llama {
     let mut model = Llama::open_on(&fixture("gqa_f32"), storage, placement).unwrap();
-    let config = LoraConfig { rank: 4, alpha: 8.0, dropout: 0.1, targets: Targets::All, rslora: false };
+    let config = LoraConfig {
+        rank: 4,
+        alpha: 8.0,
+        dropout: 0.1,
+        targets: Targets::All,
+        dora,
+        ..LoraConfig::default()
+    };
     model.attach_lora(&config, 3).unwrap();
     for (i, p) in model.params().iter().enumerate().filter(|(_, p)| p.name().contains("lora_B")) {
         let mut rng = Philox::new(8, i as u64);
@@ -51,7 +58,7 @@ fn step(model: &Llama, loss_scale: f32, checkpoint: bool) -> (f64, Vec<(String, 
     labels.targets = keep.iter().map(|i| labels.targets[*i]).collect();
     labels.weights = vec![1.0 / keep.len() as f32; keep.len()].into();
     labels.loss_scale = loss_scale;
-    let pass = Pass { dropout: Some((42, 3)), checkpoint };
+    let pass = Pass { dropout: Some((42, 3)), checkpoint, ..Pass::default() };
     let hidden = model.hidden(&packed, &pass).unwrap();
     let (loss, _) = model.loss(&hidden, &labels).unwrap();
     drop(hidden);
@@ -86,15 +93,17 @@ fn logits_follow_the_cpus() {
 #[test]
 fn loss_and_gradients_follow_the_cpus() {
     let bases = [
-        BaseStorage::Mapped,
-        BaseStorage::Nf4 { double_quantization: false },
-        BaseStorage::Nf4 { double_quantization: true },
-        BaseStorage::Trainable,
+        (BaseStorage::Mapped, false),
+        (BaseStorage::Mapped, true),
+        (BaseStorage::Nf4 { double_quantization: false }, false),
+        (BaseStorage::Nf4 { double_quantization: true }, false),
+        (BaseStorage::Nf4 { double_quantization: true }, true),
+        (BaseStorage::Trainable, false),
     ];
-    for storage in bases {
+    for (storage, dora) in bases {
         let open = |placement: Placement| match storage {
             BaseStorage::Trainable => Llama::open_on(&fixture("gqa_f32"), storage, placement).unwrap(),
-            _ => adapted(storage, placement),
+            _ => adapted(storage, placement, dora),
         };
         let (want_loss, want) = step(&open(Placement::default()), 1.0, false);
         for (compute, bound) in BOUNDS {
@@ -105,7 +114,10 @@ fn loss_and_gradients_follow_the_cpus() {
             assert!(error < bound, "{storage:?} in {compute}: loss {loss}, on the CPU {want_loss}");
             for ((name, got), (_, want)) in grads.iter().zip(&want) {
                 let error = relative_error(got, want);
-                assert!(error < bound, "{storage:?} in {compute}: gradient of {name}: {error:.1e}");
+                assert!(
+                    error < bound,
+                    "{storage:?}, dora {dora}, in {compute}: gradient of {name}: {error:.1e}"
+                );
             }
         }
     }
@@ -115,7 +127,8 @@ fn loss_and_gradients_follow_the_cpus() {
 fn a_step_repeats_to_the_bit_and_leaves_nothing_behind() {
     let device = simulator();
     let placement = Placement { device: device.clone(), compute: DType::BF16 };
-    let run = || step(&adapted(BaseStorage::Nf4 { double_quantization: true }, placement.clone()), 1.0, true);
+    let run =
+        || step(&adapted(BaseStorage::Nf4 { double_quantization: true }, placement.clone(), true), 1.0, true);
     let (first, second) = (run(), run());
     assert_eq!(first, second);
     drop(placement);

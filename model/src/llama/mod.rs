@@ -10,11 +10,12 @@ use crate::config::ModelConfig;
 use crate::placement::Placement;
 use crate::projection::{Pass, Projection, Weight};
 use crate::rope::Rope;
+use crate::trained::TrainedWeights;
 use crate::weights::{BaseStorage, WeightReader};
 use crate::{Error, Result};
 use block::{Block, Rotary};
 use medley_autograd::{Param, Var, checkpoint};
-use medley_kernels::ops::{AddRmsNorm, Attention, Embedding, Linear, LinearCrossEntropy};
+use medley_kernels::ops::{AddRmsNorm, Attention, Embedding, IndexSelect, Linear, LinearCrossEntropy};
 use medley_tensor::Tensor;
 use std::path::Path;
 use std::sync::Arc;
@@ -86,8 +87,21 @@ impl Llama {
     /// # Errors
     /// As [`Llama::open`]; when device memory runs out.
     pub fn open_on(folder: &Path, storage: BaseStorage, placement: Placement) -> Result<Self> {
+        Self::open_trained(folder, storage, placement, TrainedWeights::default())
+    }
+
+    /// As [`Llama::open_on`], with some weights of the base trained.
+    ///
+    /// # Errors
+    /// As [`Llama::open_on`].
+    pub fn open_trained(
+        folder: &Path,
+        storage: BaseStorage,
+        placement: Placement,
+        trained: TrainedWeights,
+    ) -> Result<Self> {
         let config = ModelConfig::from_folder(folder)?;
-        let reader = WeightReader::open(folder, storage)?.on(placement);
+        let reader = WeightReader::open(folder, storage)?.on(placement).training(trained);
         Self::build(config, &reader)
     }
 
@@ -114,11 +128,15 @@ impl Llama {
             .map(|i| Block::read(&config, i, reader).map(Arc::new))
             .collect::<Result<_>>()?;
         let norm = reader.plain("model.norm.weight", &[hidden])?;
-        let lm_head = if config.tie_word_embeddings {
-            None
-        } else {
-            Some(reader.plain("lm_head.weight", &[vocab, hidden])?)
+        let head = |stored: &str| reader.plain_from("lm_head.weight", stored, &[vocab, hidden]).map(Some);
+        let lm_head = match (config.tie_word_embeddings, reader.unties()) {
+            (true, false) => None,
+            (true, true) => head("model.embed_tokens.weight")?,
+            (false, _) => head("lm_head.weight")?,
         };
+        if lm_head.is_some() {
+            config.untie();
+        }
         let rope = Rope::new(config.rope_theta, config.head_dim, config.rope_scaling.clone());
         let placement = reader.placement().clone();
         Ok(Llama { config, embed_tokens, layers, norm, lm_head, rope, placement })
@@ -159,6 +177,43 @@ impl Llama {
         out
     }
 
+    /// Makes the weights of `trained` trainable, with the values that `read(name, shape)` gives, which lie on the host.
+    ///
+    /// # Errors
+    /// Those of `read`; when a forward pass is under way, or device memory runs out.
+    pub(crate) fn replace_plain(
+        &mut self,
+        trained: &TrainedWeights,
+        mut read: impl FnMut(&str, &[usize]) -> Result<Tensor>,
+    ) -> Result<()> {
+        if trained.untie && self.lm_head.is_none() {
+            self.lm_head = Some(Weight::Frozen(self.embed_tokens.tensor()));
+            self.config.untie();
+        }
+        let placement = self.placement.clone();
+        let mut replace = |name: &str, weight: &mut Weight| -> Result<()> {
+            if trained.names.contains(name) {
+                let value = read(name, weight.tensor().shape())?;
+                *weight = Weight::Trainable(Param::new(name, placement.trained(value)?)?);
+            }
+            Ok(())
+        };
+        replace("model.embed_tokens.weight", &mut self.embed_tokens)?;
+        for (i, layer) in self.layers.iter_mut().enumerate() {
+            let block = Arc::get_mut(layer).ok_or_else(|| {
+                Error::Request("weights cannot be replaced while a forward pass is under way".into())
+            })?;
+            for (part, weight) in block.norms_mut() {
+                replace(&format!("model.layers.{i}.{part}.weight"), weight)?;
+            }
+        }
+        replace("model.norm.weight", &mut self.norm)?;
+        if let Some(head) = &mut self.lm_head {
+            replace("lm_head.weight", head)?;
+        }
+        Ok(())
+    }
+
     /// Everything trained, in a fixed order.
     pub fn params(&self) -> Vec<Arc<Param>> {
         let mut params: Vec<Arc<Param>> =
@@ -166,7 +221,7 @@ impl Llama {
         for p in self.projections() {
             params.extend(p.weight.param().cloned());
             if let Some(lora) = &p.lora {
-                params.extend([lora.a.clone(), lora.b.clone()]);
+                params.extend(lora.params().cloned());
             }
         }
         params
@@ -179,7 +234,7 @@ impl Llama {
         let linear: usize = self
             .projections()
             .map(|p| {
-                let lora = p.lora.as_ref().map_or(0, |l| l.a.value().numel() + l.b.value().numel());
+                let lora: usize = p.lora.iter().flat_map(|l| l.params()).map(|p| p.value().numel()).sum();
                 p.weight.tensor().numel() + lora
             })
             .sum();
@@ -201,9 +256,15 @@ impl Llama {
             Ok(o)
         };
         let mut residual = self.embed(input.ids.clone())?;
+        if let Some(noise) = pass.noise {
+            let op = noise.op(input.cu_seqlens.clone());
+            [residual] = residual.neftune(op, &[])?;
+        }
         let mut delta: Option<Var> = None;
         for layer in &self.layers {
-            let (r, d) = if pass.checkpoint {
+            // Below the lowest trained weight nothing is recorded, so there is nothing to run again.
+            let recorded = layer.trains() || residual.requires_grad();
+            let (r, d) = if pass.checkpoint && recorded {
                 let (layer, rotary, pass, attend) = (layer.clone(), rotary.clone(), *pass, attend.clone());
                 let segment = move |v: &[Var]| {
                     let (r, d) = layer.forward(&v[0], v.get(1), &rotary, &pass, &mut attend.clone())?;
@@ -287,5 +348,14 @@ impl Llama {
     pub fn logits(&self, hidden: &Var) -> Result<Tensor> {
         let [y] = hidden.linear(Linear {}, &[&self.head()])?;
         Ok(y.value().clone())
+    }
+
+    /// Logits `[rows, vocab]` of the hidden states `[T, H]` at these positions only.
+    ///
+    /// # Errors
+    /// When a row is not there or the shapes do not fit.
+    pub fn logits_at(&self, hidden: &Var, rows: &[u32]) -> Result<Tensor> {
+        let [rows] = hidden.index_select(IndexSelect { indices: rows.into() }, &[])?;
+        self.logits(&rows)
     }
 }

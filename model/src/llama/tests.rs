@@ -142,6 +142,7 @@ fn adapters_round_trip_and_start_as_the_base() {
         dropout: 0.0,
         targets: Targets::Kinds(vec!["q_proj".into(), "down_proj".into()]),
         rslora: true,
+        ..LoraConfig::default()
     };
     let mut model = Llama::open(&fixture("gqa_f32"), BaseStorage::Mapped).unwrap();
     model.attach_lora(&config, 3).unwrap();

@@ -7,7 +7,7 @@ use crate::tokenizer::TokenizerError;
 #[non_exhaustive]
 pub enum TemplateError {
     /// No template has this name.
-    #[error("there is no template {name:?}{}; `template` takes one of: {known}", suggestion(.nearest))]
+    #[error("there is no template {name:?}{}; `template` takes the path of a .yaml file or one of: {known}", suggestion(.nearest))]
     Unknown {
         /// The name as given.
         name: String,
@@ -15,6 +15,14 @@ pub enum TemplateError {
         nearest: Option<&'static str>,
         /// All names, comma separated.
         known: String,
+    },
+    /// A template file cannot be used.
+    #[error("template file {path}: {reason}")]
+    File {
+        /// Its path.
+        path: String,
+        /// What is wrong, with line and key.
+        reason: String,
     },
     /// No template was named and the model brings none.
     #[error(

@@ -6,7 +6,7 @@
 //! only mark a reply, are read as if they were not there.
 
 use super::error::TemplateError;
-use super::{Message, Role};
+use super::{Message, Role, Thinking};
 use crate::tokenizer::{SpecialToken, Tokenizer};
 use minijinja::value::{Kwargs, Value};
 use minijinja::{Environment, Error, ErrorKind, context, syntax::SyntaxConfig};
@@ -21,10 +21,16 @@ pub(super) struct JinjaTemplate {
     eos: Value,
     pad: Value,
     unk: Value,
+    /// `enable_thinking`, undefined where both ways are learned.
+    thinking: Value,
 }
 
 impl JinjaTemplate {
-    pub(super) fn new(source: &str, tokenizer: &Tokenizer) -> Result<JinjaTemplate, TemplateError> {
+    pub(super) fn new(
+        source: &str,
+        tokenizer: &Tokenizer,
+        thinking: Thinking,
+    ) -> Result<JinjaTemplate, TemplateError> {
         let syntax_error = |e: Error| TemplateError::Syntax { reason: describe(&e) };
         let mut environment = Environment::new();
         let syntax =
@@ -42,6 +48,11 @@ impl JinjaTemplate {
             eos: text(tokenizer.eos()),
             pad: text(tokenizer.pad()),
             unk: text(tokenizer.unk()),
+            thinking: match thinking {
+                Thinking::On => Value::from(true),
+                Thinking::Off => Value::from(false),
+                Thinking::Mixed => Value::UNDEFINED,
+            },
         })
     }
 
@@ -74,6 +85,7 @@ impl JinjaTemplate {
                     eos_token => self.eos.clone(),
                     pad_token => self.pad.clone(),
                     unk_token => self.unk.clone(),
+                    enable_thinking => self.thinking.clone(),
                 })
             })
             .map_err(|e| TemplateError::Refused { reason: describe(&e) })

@@ -6,6 +6,7 @@
 
 mod assemble;
 mod error;
+mod file;
 mod jinja;
 mod slots;
 mod table;
@@ -13,13 +14,14 @@ mod task;
 
 pub use assemble::{LabelSpan, Rendered, infer_seqlen};
 pub use error::TemplateError;
-pub use table::{Slot, TEMPLATES, TemplateSpec};
+pub use table::{Slot, TemplateSpec, Thought, templates};
 pub use task::{task_header, task_label};
 
 use crate::tokenizer::Tokenizer;
 use assemble::{MaskRule, Turn, assemble};
 use jinja::JinjaTemplate;
-use slots::SlotTemplate;
+use slots::{SlotTemplate, Template};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Who speaks.
@@ -73,9 +75,30 @@ pub struct RenderOptions {
     pub task_prefix: bool,
     /// Replaces the template's default system message.
     pub default_system: Option<String>,
+    /// Whether a model with a thinking template thinks.
+    pub enable_thinking: Thinking,
+    /// Keep the thoughts of earlier turns under `mask_history`.
+    pub preserve_thinking: bool,
     /// The most ids a rendered conversation may have; `None` for no limit. Prompts for generation are
     /// not cut.
     pub cutoff_len: Option<usize>,
+}
+
+/// What becomes of the thoughts of a model that thinks before it replies (`qwen3`, `deepseekr1`, …):
+/// LLaMA-Factory's `enable_thinking`. Templates without thoughts do not heed it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Thinking {
+    /// The model thinks: a reply without a thought is learned with an empty one.
+    #[default]
+    #[serde(rename = "true")]
+    On,
+    /// It does not: thoughts are taken out of replies, and an empty one is part of the prompt.
+    #[serde(rename = "false")]
+    Off,
+    /// Both: thoughts are learned where there are any; where there is none, an empty one is part of the
+    /// prompt, as it is in generation.
+    #[serde(rename = "none")]
+    Mixed,
 }
 
 /// How the turns of a conversation are written.
@@ -107,10 +130,11 @@ impl std::fmt::Debug for Renderer {
 }
 
 impl Renderer {
-    /// A renderer for the template of this name, or for the model's own chat template where none is named.
+    /// A renderer for the template of this name, for the template file of this path (`.yaml`), or for the
+    /// model's own chat template where none is named.
     ///
     /// # Errors
-    /// An unknown name; no name and no chat template; a token that the template needs and the tokenizer
+    /// An unknown name; a file that cannot be read or is no template; no name and no chat template; a token that the template needs and the tokenizer
     /// lacks; `train_on_prompt` with `mask_history` or with a template of `efficient_eos`.
     pub fn new(
         template: Option<&str>,
@@ -131,8 +155,11 @@ impl Renderer {
         let mut notes = Vec::new();
         let form = match template {
             Some(name) => {
-                let spec = table::find(name).ok_or_else(|| unknown(name))?;
-                let slots = SlotTemplate::new(spec, &tokenizer)?;
+                let template = match file::is_file(name) {
+                    true => file::read(Path::new(name))?,
+                    false => Template::from(table::find(name).ok_or_else(|| unknown(name))?),
+                };
+                let slots = SlotTemplate::new(template, &tokenizer)?;
                 mask.efficient_eos = slots.efficient_eos();
                 if mask.efficient_eos.is_some() && options.train_on_prompt {
                     return Err(TemplateError::Options(
@@ -147,7 +174,7 @@ impl Renderer {
                 let source = tokenizer.chat_template().ok_or_else(|| TemplateError::NoChatTemplate {
                     folder: tokenizer.folder().display().to_string(),
                 })?;
-                Form::Jinja(Box::new(JinjaTemplate::new(source, &tokenizer)?))
+                Form::Jinja(Box::new(JinjaTemplate::new(source, &tokenizer, options.enable_thinking)?))
             }
         };
         let mut renderer =
@@ -183,6 +210,17 @@ impl Renderer {
         Ok(turns.into_iter().flat_map(|turn| [turn.source, turn.target]).flatten().collect())
     }
 
+    /// The last reply of a conversation as it stands in a training sequence, what ends it included.
+    ///
+    /// # Errors
+    /// As [`Renderer::render`].
+    pub fn render_reply(&self, messages: &[Message], task: Option<&str>) -> Result<Vec<u32>, TemplateError> {
+        if self.always_prompts {
+            return Err(TemplateError::AlwaysPrompts);
+        }
+        Ok(self.turns(messages, task, true)?.pop().map(|turn| turn.target).unwrap_or_default())
+    }
+
     /// The ids that end a reply: the template's and the tokenizer's.
     pub fn stop_ids(&self) -> &[u32] {
         &self.stop_ids
@@ -191,7 +229,7 @@ impl Renderer {
     /// The template's name; `chat_template` for the model's own.
     pub fn name(&self) -> &str {
         match &self.form {
-            Form::Slots(slots) => slots.spec().name,
+            Form::Slots(slots) => slots.name(),
             Form::Jinja(_) => "chat_template",
         }
     }
@@ -233,10 +271,7 @@ impl Renderer {
             _ => String::new(),
         };
         match &self.form {
-            Form::Slots(slots) => {
-                let default_system = self.options.default_system.as_deref();
-                slots.turns(&self.tokenizer, messages, default_system, &header)
-            }
+            Form::Slots(slots) => slots.turns(&self.tokenizer, messages, &self.options, &header),
             Form::Jinja(template) => self.jinja_turns(template, messages, &header, complete),
         }
     }
@@ -350,7 +385,7 @@ fn check_order(messages: &[Message], complete: bool) -> Result<(), TemplateError
 }
 
 fn unknown(name: &str) -> TemplateError {
-    let names = || TEMPLATES.iter().map(|spec| spec.name);
+    let names = || templates().into_iter().map(|spec| spec.name);
     let nearest = names()
         .map(|known| (strsim::damerau_levenshtein(&name.to_lowercase(), known), known))
         .filter(|(distance, known)| *distance <= 2 || known.starts_with(name) || name.starts_with(known))

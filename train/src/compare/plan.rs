@@ -104,8 +104,10 @@ fn load(config: &TrainConfig) -> Result<RunData> {
 
 /// Steps of the joint run, and how many examples of each task they hold.
 fn budget(config: &TrainConfig, data: &RunData) -> Result<(u64, Vec<u64>)> {
-    let mut sampler = setup::sampler(config, &data.train)?;
+    // The joint run itself tells what there is to note.
+    let (mut sampler, _) = setup::sampler(config, &data.train)?;
     let steps = crate::schedule::total_steps(&config.train, sampler.steps_per_epoch() as u64);
+    sampler.for_run(steps);
     let tasks = data.train.task_ids();
     let mut counts = vec![0; data.tasks.len()];
     for step in 0..steps {

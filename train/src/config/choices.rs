@@ -1,5 +1,6 @@
 //! The options whose value is one of a few names.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -23,6 +24,8 @@ pub enum FinetuningType {
     /// Low-rank adapters on a frozen base.
     #[default]
     Lora,
+    /// Some blocks of the model, the rest frozen.
+    Freeze,
     /// Every weight of the model.
     Full,
 }
@@ -43,6 +46,29 @@ pub enum TaskWeighting {
     /// As given in `task_weights`.
     #[default]
     Fixed,
+    /// Learned variances: Kendall et al. 2018, arXiv 1705.07115.
+    Uncertainty,
+    /// Dynamic weight average: Liu et al. 2019, arXiv 1803.10704.
+    Dwa,
+    /// Equal relative progress: Liu et al. 2023, arXiv 2306.03792.
+    Famo,
+    /// Convergence balancing on held-out losses: Gong et al. 2024, arXiv 2410.06741.
+    Coba,
+    /// Inverse to how fast each loss falls.
+    LossRate,
+    /// `coba` where every task has evaluation examples, else `famo`.
+    Dynamic,
+}
+
+/// What is done about gradients of tasks that point apart.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GradientSurgery {
+    /// They are summed.
+    #[default]
+    None,
+    /// Conflicting parts are projected out: Yu et al. 2020, arXiv 2001.06782.
+    Pcgrad,
 }
 
 /// Which task the next example comes from.
@@ -56,6 +82,46 @@ pub enum SamplingStrategy {
     Balanced,
     /// Share ∝ examples^(1/T), T = `sampling_temperature`.
     Temperature,
+    /// As proportional, but every step holds its share of every task.
+    Stratified,
+    /// Share ∝ min(examples, `sampling_cap`): T5's examples-proportional mixing (arXiv 1910.10683).
+    Capped,
+}
+
+/// What the shares of a sampling strategy are shares of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SamplingUnit {
+    /// Examples.
+    #[default]
+    Examples,
+    /// Labelled tokens: tasks with long replies are drawn less often.
+    Tokens,
+}
+
+/// How datasets are mixed, and with it how long an epoch is: LLaMA-Factory's option.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MixStrategy {
+    /// One after another, shuffled together: every example once an epoch.
+    #[default]
+    Concat,
+    /// By `interleave_probs` (else equally) until the first dataset has no example left.
+    InterleaveUnder,
+    /// By `interleave_probs` (else equally) until every dataset was seen whole; smaller ones come again.
+    InterleaveOver,
+    /// By `interleave_probs` (else equally) among the datasets that have examples left: each example once.
+    InterleaveOnce,
+}
+
+/// Shares of datasets or tasks: numbers in their order, or by task name. They need not sum to 1.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Shares {
+    /// One for each dataset file, in the order in which they are given, or for each task.
+    InOrder(Vec<f64>),
+    /// One for each task; 0 leaves it out.
+    ByTask(BTreeMap<String, f64>),
 }
 
 /// What to do about training rows whose prompt is in the evaluation data.
@@ -99,7 +165,7 @@ pub enum SchedulerType {
     CosineWithMinLr,
 }
 
-/// The optimizer: AdamW under the names that Hugging Face gives its implementations.
+/// The optimizer, under the names that Hugging Face gives its implementations.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Optimizer {
@@ -110,6 +176,14 @@ pub enum Optimizer {
     /// AdamW with its moments in 8 bits (arXiv 2110.02861).
     #[serde(rename = "adamw_8bit", alias = "adamw_bnb_8bit", alias = "paged_adamw_8bit")]
     Adamw8bit,
+    /// Lion (arXiv 2302.06675).
+    #[serde(rename = "lion_32bit", alias = "lion", alias = "paged_lion_32bit")]
+    Lion,
+    /// Lion with its moment in 8 bits.
+    #[serde(rename = "lion_8bit", alias = "paged_lion_8bit")]
+    Lion8bit,
+    /// Adafactor at the schedule's learning rate (arXiv 1804.04235).
+    Adafactor,
 }
 
 /// What to do about a step whose loss is not a number or spikes.

@@ -1,6 +1,7 @@
 //! Which examples, rendered how.
 
 use super::choices::EvalContamination;
+use medley_model::template::Thinking;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -14,12 +15,16 @@ pub struct DataArgs {
     pub eval_dataset: Vec<String>,
     /// Folder of `dataset_info.json`, and what relative `data_files` start from.
     pub dataset_dir: PathBuf,
-    /// JSON or JSONL files read directly, without `dataset_info.json`.
+    /// Files, folders or patterns read directly, without `dataset_info.json`; see [`crate::data::data_files`].
     pub data_files: Vec<PathBuf>,
-    /// JSON or JSONL files to evaluate or predict on.
+    /// Files, folders or patterns to evaluate or predict on.
     pub eval_data_files: Vec<PathBuf>,
-    /// Prompt template; `None` takes the model's own chat template.
+    /// Prompt template: a name, or a YAML file; `None` takes the model's own chat template.
     pub template: Option<String>,
+    /// Whether models with a thinking template think.
+    pub enable_thinking: Thinking,
+    /// Keep the thoughts of earlier turns under `mask_history`.
+    pub preserve_thinking: bool,
     /// Put the article's `### Task: QA` header before the instruction.
     pub task_prefix: bool,
     /// System message for examples that have none.
@@ -59,6 +64,8 @@ impl Default for DataArgs {
             data_files: Vec::new(),
             eval_data_files: Vec::new(),
             template: None,
+            enable_thinking: Thinking::On,
+            preserve_thinking: false,
             task_prefix: false,
             default_system: None,
             cutoff_len: 2048,

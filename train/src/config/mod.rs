@@ -5,6 +5,7 @@
 
 mod choices;
 mod data;
+mod evaluation;
 mod generate;
 mod lora;
 mod model;
@@ -15,16 +16,18 @@ mod train;
 mod validate;
 
 pub use choices::{
-    BadStep, Device, EvalContamination, FinetuningType, IntervalStrategy, LoraTarget, LossReduction,
-    Optimizer, QuantizationType, Resume, SamplingStrategy, SchedulerType, Stage, TaskWeighting,
+    BadStep, Device, EvalContamination, FinetuningType, GradientSurgery, IntervalStrategy, LoraTarget, LossReduction,
+    MixStrategy, Optimizer, QuantizationType, Resume, SamplingStrategy, SamplingUnit, SchedulerType, Shares,
+    Stage, TaskWeighting,
 };
 pub use data::DataArgs;
+pub use evaluation::{EvalArgs, TaskChoice};
 pub use generate::GenerateArgs;
 pub use lora::LoraArgs;
 pub use model::ModelArgs;
 pub use output::OutputArgs;
 pub use run::RunArgs;
-pub use tasks::TaskArgs;
+pub use tasks::{SchedulePoint, TaskArgs};
 pub use train::TrainArgs;
 pub use validate::ConfigError;
 
@@ -44,6 +47,8 @@ pub struct TrainConfig {
     pub lora: LoraArgs,
     /// The optimisation itself.
     pub train: TrainArgs,
+    /// How it is scored, and what follows from the scores.
+    pub evaluation: EvalArgs,
     /// What is written, and when.
     pub output: OutputArgs,
     /// How completions are drawn (`predict`, `generate`, `chat`).

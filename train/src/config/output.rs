@@ -29,6 +29,44 @@ pub struct OutputArgs {
     pub save_only_model: bool,
     /// Draw `training_loss.png` and `.svg`.
     pub plot_loss: bool,
+    /// Write `report.html` when training has finished.
+    pub report: bool,
+    /// Examples of each task that the model completes before and after training, for the report; 0: none.
+    pub report_samples: usize,
+    /// Programs that are told of the run as it goes: `tensorboard`, or `all`, which is the same here. Other
+    /// trackers of Hugging Face's are accepted, with a warning that nothing is told to them.
+    pub report_to: Vec<String>,
+    /// Folder of TensorBoard's event files; `None`: `runs` in `output_dir`.
+    pub logging_dir: Option<PathBuf>,
+}
+
+/// What Hugging Face's `report_to` takes (`transformers/integrations/integration_utils.py`), `tensorboard` aside.
+pub(super) const OTHER_TRACKERS: [&str; 12] = [
+    "azure_ml",
+    "clearml",
+    "codecarbon",
+    "comet_ml",
+    "dagshub",
+    "dvclive",
+    "flyte",
+    "mlflow",
+    "neptune",
+    "swanlab",
+    "trackio",
+    "wandb",
+];
+
+impl OutputArgs {
+    /// Whether event files for TensorBoard are written.
+    pub fn reports_to_tensorboard(&self) -> bool {
+        self.report_to.iter().any(|name| name == "tensorboard" || name == "all")
+    }
+
+    /// The trackers of `report_to` that nothing is told to.
+    pub fn other_trackers(&self) -> Vec<&str> {
+        let names = self.report_to.iter().map(String::as_str);
+        names.filter(|name| OTHER_TRACKERS.contains(name)).collect()
+    }
 }
 
 impl Default for OutputArgs {
@@ -44,6 +82,10 @@ impl Default for OutputArgs {
             save_total_limit: None,
             save_only_model: false,
             plot_loss: false,
+            report: true,
+            report_samples: 2,
+            report_to: vec![],
+            logging_dir: None,
         }
     }
 }

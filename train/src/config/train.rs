@@ -4,7 +4,7 @@ use super::choices::{BadStep, IntervalStrategy, Optimizer, Resume, SchedulerType
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// The optimisation: batch, steps, learning rate, AdamW.
+/// The optimisation: batch, steps, learning rate, optimizer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainArgs {
@@ -38,11 +38,11 @@ pub struct TrainArgs {
     pub warmup_steps: f64,
     /// The optimizer.
     pub optim: Optimizer,
-    /// AdamW's decoupled weight decay (not applied to norms and biases).
+    /// Decoupled weight decay (not applied to norms and biases).
     pub weight_decay: f64,
-    /// AdamW's β₁.
+    /// β₁ of AdamW and Lion.
     pub adam_beta1: f64,
-    /// AdamW's β₂.
+    /// β₂ of AdamW and Lion; Lion's paper takes 0.99.
     pub adam_beta2: f64,
     /// AdamW's ε.
     pub adam_epsilon: f64,
@@ -50,6 +50,9 @@ pub struct TrainArgs {
     pub max_grad_norm: f64,
     /// Re-run the forward of each block in the backward instead of keeping its activations.
     pub gradient_checkpointing: bool,
+    /// Uniform noise of size α / √(tokens · hidden size) on a sequence's embeddings in training (NEFTune, arXiv
+    /// 2310.05914); `None`: none.
+    pub neftune_noise_alpha: Option<f64>,
     /// When to evaluate.
     pub eval_strategy: IntervalStrategy,
     /// Steps between evaluations (a value below 1 is a share of all steps); `None`: `logging_steps`.
@@ -90,6 +93,7 @@ impl Default for TrainArgs {
             adam_epsilon: 1e-8,
             max_grad_norm: 1.0,
             gradient_checkpointing: false,
+            neftune_noise_alpha: None,
             eval_strategy: IntervalStrategy::No,
             eval_steps: None,
             eval_on_start: false,

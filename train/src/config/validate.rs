@@ -1,9 +1,13 @@
 //! The checks that types cannot make, each naming its option.
 
+use super::output::OTHER_TRACKERS;
 use super::{
-    BadStep, DataArgs, EvalContamination, FinetuningType, GenerateArgs, IntervalStrategy, LoraArgs, LoraTarget, ModelArgs,
-    OutputArgs, RunArgs, SchedulerType, Stage, TaskArgs, TrainArgs, TrainConfig,
+    BadStep, DataArgs, EvalArgs, EvalContamination, FinetuningType, GenerateArgs, IntervalStrategy, LoraArgs, LoraTarget,
+    MixStrategy, ModelArgs, OutputArgs, RunArgs, SamplingStrategy, SchedulerType, Shares, Stage, TaskArgs,
+    TaskChoice, TaskWeighting, TrainArgs, TrainConfig,
 };
+use crate::metrics::Extraction;
+use crate::trainer::Objective;
 
 /// An option whose value cannot be used.
 ///
@@ -41,6 +45,7 @@ impl TrainConfig {
         self.tasks.validate()?;
         self.lora.validate()?;
         self.train.validate()?;
+        self.evaluation.validate()?;
         self.output.validate()?;
         self.generate.validate()?;
         self.run.validate()?;
@@ -49,16 +54,39 @@ impl TrainConfig {
 
     fn validate_together(&self) -> Result<(), ConfigError> {
         let full = self.lora.finetuning_type == FinetuningType::Full;
-        refuse_if(full && self.model.quantization_bit.is_some(), "quantization_bit", || {
+        let base_is_trained = self.lora.finetuning_type != FinetuningType::Lora;
+        refuse_if(base_is_trained && self.model.quantization_bit.is_some(), "quantization_bit", || {
             "4-bit weights cannot be trained; use `finetuning_type: lora` (QLoRA) or drop quantization_bit"
                 .into()
         })?;
-        refuse_if(full && self.model.adapter_name_or_path.is_some(), "adapter_name_or_path", || {
-            "an adapter needs `finetuning_type: lora`; merge it first with `medley export` to train all weights"
+        refuse_if(
+            base_is_trained && self.model.adapter_name_or_path.is_some(),
+            "adapter_name_or_path",
+            || {
+                "an adapter needs `finetuning_type: lora`; merge it first with `medley export` to train all weights"
                 .into()
-        })?;
+            },
+        )?;
         refuse_if(self.model.train_from_scratch && !full, "train_from_scratch", || {
             "random weights must be trained as a whole; add `finetuning_type: full`".into()
+        })?;
+        let adapter_only = [
+            ("loraplus_lr_ratio", self.lora.loraplus_lr_ratio.is_some()),
+            ("additional_target", !self.lora.additional_target.is_empty()),
+        ];
+        for (key, given) in adapter_only {
+            refuse_if(given && base_is_trained, key, || {
+                "it belongs to adapters; use `finetuning_type: lora`, or drop it".into()
+            })?;
+        }
+        let given = !self.lora.additional_target.is_empty() && self.model.adapter_name_or_path.is_some();
+        refuse_if(given, "additional_target", || {
+            "the adapter of adapter_name_or_path says itself which modules it holds; drop one of the two"
+                .into()
+        })?;
+        let rate = self.train.learning_rate;
+        refuse_if(self.lora.loraplus_lr_ratio.is_some() && rate == 0.0, "learning_rate", || {
+            "loraplus_lr_ratio multiplies it, and it is 0".into()
         })?;
         refuse_if(self.train.stage == Stage::Pt && self.data.task_prefix, "task_prefix", || {
             "the `pt` stage has no prompts to put a task header into; drop it or use `stage: sft`".into()
@@ -83,7 +111,70 @@ impl TrainConfig {
             || self.data.val_size > 0.0;
         refuse_if(evaluates && !has_eval_data, "eval_strategy", || {
             "there is nothing to evaluate on; give val_size, eval_data_files or eval_dataset".into()
+        })?;
+        self.validate_best()
+    }
+
+    /// What goes by evaluations needs some.
+    fn validate_best(&self) -> Result<(), ConfigError> {
+        let args = &self.evaluation;
+        let never = self.train.eval_strategy == IntervalStrategy::No;
+        let needs = |wanted: bool, key| {
+            refuse_if(never && wanted, key, || {
+                "it goes by evaluations during training; set `eval_strategy: steps` and eval_steps, or drop it".into()
+            })
+        };
+        needs(args.early_stopping_steps.is_some(), "early_stopping_steps")?;
+        needs(args.load_best_model_at_end, "load_best_model_at_end")?;
+        let generates = self.train.stage == Stage::Sft;
+        refuse_if(args.predict_with_generate && !generates, "predict_with_generate", || {
+            "the `pt` stage has no prompts to answer; drop it or use `stage: sft`".into()
         })
+    }
+}
+
+impl EvalArgs {
+    /// Checks this section alone.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the option.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        expect(
+            self.eval_generate_samples > 0,
+            "eval_generate_samples",
+            "at least 1 example of each task",
+            0,
+        )?;
+        expect(self.eval_max_new_tokens != Some(0), "eval_max_new_tokens", "at least 1 token", 0)?;
+        expect(self.early_stopping_steps != Some(0), "early_stopping_steps", "at least 1 evaluation", 0)?;
+        let threshold = self.early_stopping_threshold;
+        expect(
+            threshold.is_finite() && threshold >= 0.0,
+            "early_stopping_threshold",
+            "a number of at least 0",
+            threshold,
+        )?;
+        refuse_if(
+            self.early_stopping_steps.is_none() && self.early_stopping_tasks != TaskChoice::None,
+            "early_stopping_tasks",
+            || "say how many evaluations without improvement are enough: `early_stopping_steps: 3`".into(),
+        )?;
+        let invalid = |key| move |problem: String| ConfigError { key, problem };
+        Extraction::new(self.answer_regex.as_ref(), self.answer_regex_on_label)
+            .map_err(|error| invalid("answer_regex")(error.to_string()))?;
+        refuse_if(
+            self.answer_regex_on_label && self.answer_regex.is_none(),
+            "answer_regex_on_label",
+            || "there is no pattern to apply; give answer_regex".into(),
+        )?;
+        let objective = |key, text: &str| Objective::parse(text).map(drop).map_err(invalid(key));
+        if let Some(metric) = &self.metric_for_best_model {
+            objective("metric_for_best_model", metric)?;
+        }
+        if let TaskChoice::Named(tasks) = &self.early_stopping_tasks {
+            tasks.iter().try_for_each(|task| objective("early_stopping_tasks", task))?;
+        }
+        Ok(())
     }
 }
 
@@ -144,13 +235,99 @@ impl TaskArgs {
                 format!("expected a weight of at least 0 for task `{task}`, got {weight}")
             })?;
         }
+        self.validate_weighting()?;
         let temperature = self.sampling_temperature;
         expect(
             temperature.is_finite() && temperature > 0.0,
             "sampling_temperature",
             "a number above 0 (1 is proportional, larger is more even)",
             temperature,
-        )
+        )?;
+        self.validate_sampling()
+    }
+
+    fn validate_sampling(&self) -> Result<(), ConfigError> {
+        let uses = |strategy| {
+            self.sampling_strategy == strategy
+                || self.sampling_schedule.iter().any(|point| point.strategy == Some(strategy))
+        };
+        expect(self.sampling_cap != Some(0), "sampling_cap", "at least 1", 0)?;
+        let capped = uses(SamplingStrategy::Capped);
+        refuse_if(capped && self.sampling_cap.is_none(), "sampling_cap", || {
+            "`capped` sampling needs one, e.g. `sampling_cap: 3000`: the most that a task counts".into()
+        })?;
+        refuse_if(!capped && self.sampling_cap.is_some(), "sampling_cap", || {
+            "only `sampling_strategy: capped` reads it; set that or drop it".into()
+        })?;
+        let interleaved = self.mix_strategy != MixStrategy::Concat || self.interleave_probs.is_some();
+        refuse_if(
+            interleaved && self.sampling_strategy != SamplingStrategy::Proportional,
+            "sampling_strategy",
+            || "mix_strategy and interleave_probs set the shares already; drop one of them".into(),
+        )?;
+        let scheduled = !self.sampling_schedule.is_empty();
+        refuse_if(
+            scheduled && (interleaved || self.sampling_strategy != SamplingStrategy::Proportional),
+            "sampling_schedule",
+            || "sampling_strategy, mix_strategy or interleave_probs set the shares too; drop them".into(),
+        )?;
+        check_shares("interleave_probs", self.interleave_probs.as_ref())?;
+        let mut before = -1.0;
+        for point in &self.sampling_schedule {
+            let ascending = (0.0..=1.0).contains(&point.at) && point.at > before;
+            expect(ascending, "sampling_schedule", "`at` from 0 to 1, ascending", point.at)?;
+            before = point.at;
+            refuse_if(point.shares.is_some() == point.strategy.is_some(), "sampling_schedule", || {
+                format!("the point at {} needs either `shares` or `strategy`", point.at)
+            })?;
+            check_shares("sampling_schedule", point.shares.as_ref())?;
+        }
+        Ok(())
+    }
+}
+
+impl TaskArgs {
+    /// Settings of methods: in range, and read by the method that was chosen.
+    fn validate_weighting(&self) -> Result<(), ConfigError> {
+        use TaskWeighting::{Coba, Dwa, Dynamic, Famo, LossRate, Uncertainty};
+        let (temperature, lr) = (self.task_weighting_temperature, self.task_weighting_lr);
+        if let Some(temperature) = temperature {
+            let key = "task_weighting_temperature";
+            expect(temperature.is_finite() && temperature > 0.0, key, "a number above 0", temperature)?;
+        }
+        if let Some(lr) = lr {
+            expect(lr.is_finite() && lr > 0.0, "task_weighting_lr", "a number above 0", lr)?;
+        }
+        let method = self.task_weighting;
+        let least = if matches!(method, Coba | Dynamic) { 2 } else { 1 };
+        if let Some(window) = self.task_weighting_window {
+            let expected = if least == 2 { "at least 2 measurements" } else { "at least 1 step" };
+            expect(window >= least, "task_weighting_window", expected, window)?;
+        }
+        expect(self.task_weighting_steps > 0, "task_weighting_steps", "at least 1 step", 0)?;
+        // A setting that nothing reads would look as if it did something.
+        let windowed: &[TaskWeighting] = &[Dwa, LossRate, Coba, Dynamic];
+        let given: [(_, _, &[TaskWeighting], _); 6] = [
+            ("task_weighting_temperature", temperature.is_some(), windowed, "dwa, loss_rate, coba"),
+            ("task_weighting_lr", lr.is_some(), &[Uncertainty, Famo, Dynamic], "uncertainty, famo"),
+            ("task_weighting_window", self.task_weighting_window.is_some(), windowed, "dwa, loss_rate, coba"),
+            (
+                "task_weighting_warmup",
+                self.task_weighting_warmup.is_some(),
+                &[Uncertainty, Dwa, Famo, Coba, LossRate, Dynamic],
+                "uncertainty, dwa, famo, coba, loss_rate",
+            ),
+            ("task_weighting_steps", self.task_weighting_steps != 1, &[Coba, Dynamic], "coba"),
+            ("task_weighting_reevaluate", self.task_weighting_reevaluate, &[Famo, Dynamic], "famo"),
+        ];
+        for (key, given, readers, names) in given {
+            refuse_if(given && !readers.contains(&method), key, || {
+                format!(
+                    "it is read by task_weighting {names} (and dynamic) alone; set one of them or drop it"
+                )
+            })?;
+        }
+        Ok(())
     }
 }
 
@@ -174,6 +351,43 @@ impl LoraArgs {
             "lora_dropout",
             "a share in [0, 1)",
             self.lora_dropout,
+        )?;
+        expect(
+            self.pissa_iter >= -1,
+            "pissa_iter",
+            "a number of iterations, or -1 for an exact one",
+            self.pissa_iter,
+        )?;
+        let full = self.finetuning_type != FinetuningType::Lora;
+        for (on, key) in [(self.use_dora, "use_dora"), (self.pissa_init, "pissa_init")] {
+            refuse_if(on && full, key, || {
+                "it is a kind of adapter; add `finetuning_type: lora` or drop it".into()
+            })?;
+        }
+        if let Some(ratio) = self.loraplus_lr_ratio {
+            expect(
+                ratio.is_finite() && ratio > 0.0,
+                "loraplus_lr_ratio",
+                "a number above 0, such as 16",
+                ratio,
+            )?;
+        }
+        let named = [
+            ("additional_target", &self.additional_target, "embed_tokens,lm_head"),
+            ("freeze_trainable_modules", &self.freeze_trainable_modules, "all, or mlp,self_attn"),
+            ("freeze_extra_modules", &self.freeze_extra_modules, "embed_tokens,norm"),
+        ];
+        for (key, names, such) in named {
+            refuse_if(names.iter().any(String::is_empty), key, || format!("expected names such as {such}"))?;
+        }
+        let no_blocks = self.freeze_trainable_layers == 0 && self.freeze_extra_modules.is_empty();
+        refuse_if(
+            self.finetuning_type == FinetuningType::Freeze && no_blocks,
+            "freeze_trainable_layers",
+            || {
+                "with 0 blocks and no freeze_extra_modules nothing would be trained; give 2 for the last two"
+                    .into()
+            },
         )?;
         if let LoraTarget::Modules(names) = &self.lora_target {
             refuse_if(names.is_empty() || names.iter().any(String::is_empty), "lora_target", || {
@@ -237,6 +451,14 @@ impl TrainArgs {
         }
         let epsilon = self.adam_epsilon;
         expect(epsilon.is_finite() && epsilon > 0.0, "adam_epsilon", "a number above 0", epsilon)?;
+        if let Some(alpha) = self.neftune_noise_alpha {
+            expect(
+                alpha.is_finite() && alpha >= 0.0,
+                "neftune_noise_alpha",
+                "a number of at least 0 (the paper's are 5 to 15)",
+                alpha,
+            )?;
+        }
         if let Some(steps) = self.eval_steps {
             check_interval("eval_steps", steps)?;
         }
@@ -280,7 +502,20 @@ impl OutputArgs {
     pub fn validate(&self) -> Result<(), ConfigError> {
         check_interval("logging_steps", self.logging_steps)?;
         check_interval("save_steps", self.save_steps)?;
-        expect(self.save_total_limit != Some(0), "save_total_limit", "at least 1 checkpoint", 0)
+        expect(self.save_total_limit != Some(0), "save_total_limit", "at least 1 checkpoint", 0)?;
+        expect(
+            self.report_samples <= 100,
+            "report_samples",
+            "at most 100 examples a task",
+            self.report_samples,
+        )?;
+        for name in &self.report_to {
+            let known = ["tensorboard", "all", "none"].contains(&name.as_str());
+            refuse_if(!known && !OTHER_TRACKERS.contains(&name.as_str()), "report_to", || {
+                format!("expected tensorboard, all or none, got `{name}`")
+            })?;
+        }
+        Ok(())
     }
 }
 
@@ -312,6 +547,16 @@ impl RunArgs {
         refuse_if(self.bf16 && self.fp16, "fp16", || "bf16 is set too; keep one of the two".into())?;
         expect(self.num_threads != Some(0), "num_threads", "at least 1 thread", 0)
     }
+}
+
+fn check_shares(key: &'static str, shares: Option<&Shares>) -> Result<(), ConfigError> {
+    let values: Vec<f64> = match shares {
+        None => return Ok(()),
+        Some(Shares::InOrder(values)) => values.clone(),
+        Some(Shares::ByTask(by_task)) => by_task.values().copied().collect(),
+    };
+    let good = values.iter().all(|v| v.is_finite() && *v >= 0.0) && values.iter().sum::<f64>() > 0.0;
+    expect(good, key, "shares of at least 0, one of them above 0", format!("{values:?}"))
 }
 
 /// A number of steps (whole, ≥ 1) or a share of all steps in (0, 1), as in `transformers.TrainingArguments`.

@@ -530,6 +530,10 @@ pub(crate) const STREAM_SPLIT: u64 = 0xDA01;
 pub(crate) const STREAM_SAMPLES: u64 = 0xDA02;
 pub(crate) const STREAM_ORDER: u64 = 0xDA03;
 pub(crate) const STREAM_SLOTS: u64 = 0xDA04;
+pub(crate) const STREAM_PROBE: u64 = 0xDA11;
+pub(crate) const STREAM_PCGRAD: u64 = 0xDA12;
+/// Which examples are answered in an evaluation.
+pub(crate) const STREAM_ANSWERS: u64 = 0xDA0E;
 
 /// A random stream of its own for each use, item (task or file; 16 bits) and round (epoch or pass; 32 bits).
 pub(crate) fn stream(use_id: u64, item: u64, round: u64) -> u64 {

@@ -34,9 +34,10 @@ pub(super) enum Compression {
 
 /// The formats of rows, for messages.
 pub(super) const ROWS: &str =
-    ".json, .jsonl, .csv, .tsv, .parquet or .arrow (or .json, .jsonl, .csv, .tsv with .gz or .zst after it)";
+    ".json, .jsonl, .csv, .tsv, .arrow or .parquet (all but .parquet also with .gz or .zst after it)";
 /// The formats of rows and texts, for messages.
-pub(super) const ROWS_OR_TEXT: &str = ".txt, .json, .jsonl, .csv, .tsv, .parquet or .arrow (or .txt, .json, .jsonl, .csv, .tsv with .gz or .zst after it)";
+pub(super) const ROWS_OR_TEXT: &str =
+    ".txt, .json, .jsonl, .csv, .tsv, .arrow or .parquet (all but .parquet also with .gz or .zst after it)";
 
 impl Format {
     /// The format of a file, from its name; `None` where no format has that ending.
@@ -90,8 +91,8 @@ impl Format {
     /// The format of a file that is to be read.
     ///
     /// # Errors
-    /// Another ending; text where rows are wanted; a Parquet or Arrow file inside gzip or zstd, whose
-    /// ends could not be reached without unpacking it all.
+    /// Another ending; text where rows are wanted; a Parquet file inside gzip or zstd, whose index at its
+    /// end could not be reached without unpacking it all.
     pub(super) fn readable(path: &Path, texts: bool) -> Result<(Format, Compression), DataError> {
         let expected = if texts { ROWS_OR_TEXT } else { ROWS };
         let error = || DataError::Extension { path: path.to_path_buf(), expected };
@@ -99,8 +100,8 @@ impl Format {
         if format == Format::Text && !texts {
             return Err(error());
         }
-        if format.is_columnar() && compression != Compression::None {
-            let reason = "a Parquet or Arrow file is compressed inside; unpack it first (gunzip, unzstd)";
+        if format == Format::Parquet && compression != Compression::None {
+            let reason = "a Parquet file is compressed inside; unpack it first (gunzip, unzstd)";
             return Err(DataError::file(path, reason));
         }
         Ok((format, compression))

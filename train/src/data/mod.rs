@@ -23,7 +23,7 @@ mod store;
 
 pub use cache::{CACHE_THRESHOLD, CacheOptions};
 pub use dataset::{Dataset, Example, LabelIter, Labels, TaskId, TaskReport, Tasks};
-pub(crate) use dataset::{STREAM_ORDER, STREAM_SLOTS, stream};
+pub(crate) use dataset::{STREAM_ANSWERS, STREAM_ORDER, STREAM_PCGRAD, STREAM_PROBE, STREAM_SLOTS, stream};
 pub use duplicates::{Contamination, Duplicates, Place, Repeats, contamination, duplicates};
 pub use error::DataError;
 pub use format::location;

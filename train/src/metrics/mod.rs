@@ -1,16 +1,27 @@
 //! How well predicted texts match their references, task by task. Scores are shares in [0, 1].
 
+mod bleu;
+mod extract;
 mod labels;
+mod language;
 mod rouge;
 mod squad;
 
-pub use labels::{accuracy, are_labels, macro_f1};
+pub use bleu::corpus_bleu;
+pub use extract::{AnswerRegex, Extraction, PatternError};
+pub use labels::{LabelScore, LabelTable, accuracy, are_labels, label_set, macro_f1, micro_f1};
+pub use language::Language;
 pub use rouge::{rouge_l, rouge_n};
 pub use squad::{exact_match, token_f1};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+
+/// The names of the scores that every task has, as in result files.
+pub const TEXT_SCORES: [&str; 6] = ["exact_match", "f1", "rouge1", "rouge2", "rougeL", "bleu4"];
+/// The names of the scores of tasks whose references are labels.
+pub const LABEL_SCORES: [&str; 3] = ["accuracy", "macro_f1", "micro_f1"];
 
 /// A prediction and what it should have been.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,62 +49,124 @@ pub struct TaskReport {
     /// ROUGE-L F-measure.
     #[serde(rename = "rougeL")]
     pub rouge_l: f64,
+    /// Corpus BLEU-4.
+    pub bleu4: f64,
     /// Share of labels that are right; only where the references are labels ([`are_labels`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<f64>,
     /// Unweighted mean of each label's F1; only where the references are labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub macro_f1: Option<f64>,
+    /// F1 of all labels' decisions together; only where the references are labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub micro_f1: Option<f64>,
+    /// Share of replies in which `answer_regex` found an answer; only where one applies. The others count as empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered: Option<f64>,
 }
 
 impl TaskReport {
-    /// Scores a task's pairs; `None` without any.
+    /// Scores a task's pairs, as labels if they look like ones; `None` without any.
     pub fn score(pairs: &[Pair<'_>]) -> Option<Self> {
+        Self::score_as(pairs, Language::Auto, are_labels(pairs))
+    }
+
+    /// Scores a task's pairs in `language`, with `labels` as labels too; `None` without any.
+    pub fn score_as(pairs: &[Pair<'_>], language: Language, labels: bool) -> Option<Self> {
         if pairs.is_empty() {
             return None;
         }
         let mean = |metric: &dyn Fn(&str, &str) -> f64| {
             pairs.iter().map(|pair| metric(pair.prediction, pair.reference)).sum::<f64>() / pairs.len() as f64
         };
-        let labels = are_labels(pairs);
         Some(Self {
             examples: pairs.len(),
             exact_match: mean(&|prediction, reference| {
-                f64::from(u8::from(exact_match(prediction, reference)))
+                f64::from(u8::from(exact_match(prediction, reference, language)))
             }),
-            f1: mean(&token_f1),
-            rouge1: mean(&|prediction, reference| rouge_n(prediction, reference, 1)),
-            rouge2: mean(&|prediction, reference| rouge_n(prediction, reference, 2)),
-            rouge_l: mean(&rouge_l),
+            f1: mean(&|prediction, reference| token_f1(prediction, reference, language)),
+            rouge1: mean(&|prediction, reference| rouge_n(prediction, reference, 1, language)),
+            rouge2: mean(&|prediction, reference| rouge_n(prediction, reference, 2, language)),
+            rouge_l: mean(&|prediction, reference| rouge_l(prediction, reference, language)),
+            bleu4: corpus_bleu(pairs, language),
             accuracy: labels.then(|| accuracy(pairs)),
             macro_f1: labels.then(|| macro_f1(pairs)),
+            micro_f1: labels.then(|| micro_f1(pairs)),
+            answered: None,
         })
     }
 
-    /// Each score with its name, as in result files: `exact_match`, `f1`, …
+    /// Each score with its name, as in result files: [`TEXT_SCORES`], then [`LABEL_SCORES`] where there are labels.
     pub fn scores(&self) -> Vec<(&'static str, f64)> {
-        let always = [
-            ("exact_match", self.exact_match),
-            ("f1", self.f1),
-            ("rouge1", self.rouge1),
-            ("rouge2", self.rouge2),
-            ("rougeL", self.rouge_l),
-        ];
-        let labels = [("accuracy", self.accuracy), ("macro_f1", self.macro_f1)];
-        let labels = labels.into_iter().filter_map(|(name, score)| Some((name, score?)));
-        always.into_iter().chain(labels).collect()
+        let text = [self.exact_match, self.f1, self.rouge1, self.rouge2, self.rouge_l, self.bleu4].map(Some);
+        let labels = [self.accuracy, self.macro_f1, self.micro_f1];
+        let named = TEXT_SCORES.into_iter().zip(text).chain(LABEL_SCORES.into_iter().zip(labels));
+        named.chain([("answered", self.answered)]).filter_map(|(name, score)| Some((name, score?))).collect()
     }
 }
 
-/// Scores every task of a mixed list of (task, pair).
+/// How replies become scores.
+#[derive(Debug, Clone, Default)]
+pub struct Scoring {
+    /// How texts are cut into words.
+    pub language: Language,
+    /// Where the answer stands in a reply.
+    pub extraction: Extraction,
+    /// The labels of tasks whose references are labels, where they are known from more examples than those scored. A
+    /// task that is not in it is judged by its references.
+    pub labels: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Scoring {
+    /// Scores every task of a mixed list of (task, pair).
+    pub fn reports<'a>(
+        &self,
+        examples: impl IntoIterator<Item = (&'a str, Pair<'a>)>,
+    ) -> BTreeMap<String, TaskReport> {
+        let mut by_task: BTreeMap<String, Vec<(Pair<'a>, bool)>> = BTreeMap::new();
+        for (task, pair) in examples {
+            let answer = self.extraction.answer(task, pair.prediction);
+            let reference = self.extraction.reference(task, pair.reference);
+            let pair = Pair { prediction: answer.unwrap_or_default(), reference };
+            by_task.entry(task.to_string()).or_default().push((pair, answer.is_some()));
+        }
+        let report = |(task, found): (String, Vec<(Pair<'a>, bool)>)| {
+            let pairs: Vec<Pair<'_>> = found.iter().map(|(pair, _)| *pair).collect();
+            let labels = self.labels.contains_key(&task) || are_labels(&pairs);
+            let mut report = TaskReport::score_as(&pairs, self.language, labels)?;
+            if self.extraction.applies_to(&task) {
+                let answered = found.iter().filter(|(_, answered)| *answered).count();
+                report.answered = Some(answered as f64 / pairs.len() as f64);
+            }
+            Some((task, report))
+        };
+        by_task.into_iter().filter_map(report).collect()
+    }
+
+    /// The label table of every task that has labels.
+    pub fn label_tables<'a>(
+        &self,
+        examples: impl IntoIterator<Item = (&'a str, Pair<'a>)>,
+    ) -> BTreeMap<String, LabelTable> {
+        let mut by_task: BTreeMap<&str, Vec<Pair<'a>>> = BTreeMap::new();
+        for (task, pair) in examples {
+            let prediction = self.extraction.answer(task, pair.prediction).unwrap_or_default();
+            let reference = self.extraction.reference(task, pair.reference);
+            by_task.entry(task).or_default().push(Pair { prediction, reference });
+        }
+        by_task
+            .into_iter()
+            .filter(|(task, pairs)| self.labels.contains_key(*task) || are_labels(pairs))
+            .map(|(task, pairs)| (task.to_string(), LabelTable::new(&pairs)))
+            .collect()
+    }
+}
+
+/// Scores every task of a mixed list of (task, pair), with [`Scoring`]'s defaults.
 pub fn score_tasks<'a>(
     examples: impl IntoIterator<Item = (&'a str, Pair<'a>)>,
 ) -> BTreeMap<String, TaskReport> {
-    let mut by_task: BTreeMap<String, Vec<Pair<'a>>> = BTreeMap::new();
-    for (task, pair) in examples {
-        by_task.entry(task.to_string()).or_default().push(pair);
-    }
-    by_task.into_iter().filter_map(|(task, pairs)| Some((task, TaskReport::score(&pairs)?))).collect()
+    Scoring::default().reports(examples)
 }
 
 /// 2PR / (P + R), 0 where both are 0.

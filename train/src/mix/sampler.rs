@@ -1,32 +1,22 @@
 //! The order of examples.
 
-use crate::config::SamplingStrategy;
+use super::curriculum::Curriculum;
+use super::error::MixError;
+use super::spread::{Even, Flow, Spread, UntilExhausted};
+use super::strategy::{EpochRule, Size, Strategy};
+use crate::config::SamplingUnit;
 use crate::data::{STREAM_ORDER, STREAM_SLOTS, TaskId, stream};
 use medley_tensor::rng::Philox;
 
-/// Why there can be no order of examples.
-#[derive(Debug, thiserror::Error, PartialEq)]
-#[non_exhaustive]
-pub enum MixError {
-    /// There is nothing to draw from.
-    #[error("there are no examples to train on")]
-    NoExamples,
-    /// Steps of no examples.
-    #[error("per_device_train_batch_size × gradient_accumulation_steps is 0; each must be at least 1")]
-    EmptyStep,
-    /// A temperature that is not a positive number.
-    #[error("sampling_temperature: expected a number above 0, got {0}")]
-    Temperature(f64),
-}
-
 /// How examples are drawn.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SamplerOptions {
     /// The strategy.
-    pub strategy: SamplingStrategy,
-    /// T of [`SamplingStrategy::Temperature`].
-    pub sampling_temperature: f64,
-    /// Examples of an optimizer step: `per_device_train_batch_size × gradient_accumulation_steps`.
+    pub strategy: Strategy,
+    /// Whether its shares are of examples or of labelled tokens.
+    pub unit: SamplingUnit,
+    /// Examples of an optimizer step over all ranks: `per_device_train_batch_size ×
+    /// gradient_accumulation_steps × ranks`.
     pub step_size: usize,
     /// Shuffle (off: `disable_shuffling`).
     pub shuffle: bool,
@@ -34,60 +24,151 @@ pub struct SamplerOptions {
     pub seed: u64,
 }
 
-/// Says which examples each optimizer step holds.
+/// What a sampler needs to know of an example.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drawable {
+    /// Its task.
+    pub task: TaskId,
+    /// What it is drawn from: the task's number, or the file's where shares are given by file.
+    pub source: u16,
+    /// Its labelled tokens.
+    pub labelled: u32,
+}
+
+/// Says which examples each optimizer step holds: the same for any number of ranks, and a function of the
+/// options and the step's number alone, so that a resumed run goes on exactly.
 ///
-/// An epoch has a number of *slots*; a slot belongs to a task and takes that task's next example. Each
-/// task goes through all its examples in an order of its own before any comes again, and the next pass
-/// has a new order; passes run on from one epoch to the next.
-///
-/// * `proportional`: all examples once an epoch, shuffled together (by file order where shuffling is off).
-/// * `balanced`: slot g of an epoch belongs to task g mod K of K tasks, so every step, the last and short
-///   one included, holds ⌊B/K⌋ or ⌈B/K⌉ examples of each task. An epoch has K · max nᵢ slots: the largest
-///   task is seen once, a smaller one max nᵢ / nᵢ times.
-/// * `temperature`: an epoch has Σ nᵢ slots, of which task i gets its share pᵢ ∝ nᵢ^(1/T) (rounded by
-///   largest remainders, at least one), shuffled together. T = 1 is proportional, T → ∞ equal shares.
-///
-/// The last step of an epoch is short where the slots are not a multiple of the step's size.
+/// An epoch has a number of *slots* ([`Strategy`] says how many); a slot belongs to a source and takes that
+/// source's next example. Each source goes through all its examples in an order of its own before any comes
+/// again, and the next pass has a new order; passes run on from one epoch to the next. Sources take turns
+/// at an even pace, so that a step holds its share of each and what the steps before left over, give or take
+/// less than one example (`proportional` alone is one shuffle of everything). The last step of an epoch is
+/// short where the slots are not a multiple of the step's size.
 #[derive(Debug, Clone)]
 pub struct Sampler {
     options: SamplerOptions,
-    /// Example indices by task, tasks without examples left out.
+    /// Example indices by source, sources without examples left out.
     members: Vec<Vec<u32>>,
-    /// Slots an epoch, by task.
-    quotas: Vec<usize>,
+    /// Slots an epoch, by source.
+    quotas: Vec<u64>,
+    plan: Plan,
+    /// \[source\]\[task\]: of a draw from the source, the examples (or labelled tokens) of the task.
+    mixture: Vec<Vec<f64>>,
     cached: Option<(u64, Vec<u32>)>,
+    cursor: Option<Cursor>,
+    /// Slots of the whole run, which a schedule is stretched over.
+    run_slots: u64,
+}
+
+/// Who gets the slots.
+#[derive(Debug, Clone)]
+enum Plan {
+    /// One shuffle of everything.
+    Shuffled,
+    /// The epoch's quotas, evenly.
+    Even,
+    /// Shares until a source ends.
+    UntilExhausted(Vec<f64>),
+    /// Shares at points of the run.
+    Curriculum { points: Vec<(f64, Vec<f64>)>, flow: Curriculum },
+}
+
+/// Where a curriculum stands: its draws are counted over the whole run.
+#[derive(Debug, Clone)]
+struct Cursor {
+    step: u64,
+    spread: Spread,
+    passes: Vec<Pass>,
+}
+
+/// A source's order in one pass.
+#[derive(Debug, Clone, Default)]
+struct Pass {
+    number: u64,
+    order: Vec<u32>,
 }
 
 impl Sampler {
-    /// A sampler over examples whose tasks are `tasks` (as [`crate::data::Dataset::task_ids`] gives them).
+    /// A sampler over `examples`, drawn by their index.
     ///
     /// # Errors
-    /// No examples, an empty step, a temperature that is not above 0.
-    pub fn new(tasks: &[TaskId], options: SamplerOptions) -> Result<Sampler, MixError> {
-        if tasks.is_empty() {
+    /// No examples, an empty step, options out of range, or shares of labelled tokens for a source that
+    /// has none.
+    pub fn new(examples: &[Drawable], options: SamplerOptions) -> Result<Sampler, MixError> {
+        if examples.is_empty() {
             return Err(MixError::NoExamples);
         }
         if options.step_size == 0 {
             return Err(MixError::EmptyStep);
         }
-        let count = tasks.iter().map(|t| t.index() + 1).max().unwrap_or(0);
-        let mut members = vec![Vec::new(); count];
-        for (example, task) in tasks.iter().enumerate() {
-            members[task.index()].push(example as u32);
+        let sources = examples.iter().map(|e| usize::from(e.source) + 1).max().unwrap_or(0);
+        let tasks = examples.iter().map(|e| e.task.index() + 1).max().unwrap_or(0);
+        let mut members = vec![Vec::new(); sources];
+        let mut sizes = vec![Size { examples: 0, labelled: 0 }; sources];
+        let mut mixture = vec![vec![0.0; tasks]; sources];
+        for (index, example) in examples.iter().enumerate() {
+            let source = usize::from(example.source);
+            members[source].push(index as u32);
+            sizes[source].examples += 1;
+            sizes[source].labelled += u64::from(example.labelled);
+            mixture[source][example.task.index()] += match options.unit {
+                SamplingUnit::Examples => 1.0,
+                SamplingUnit::Tokens => f64::from(example.labelled),
+            };
         }
-        members.retain(|m| !m.is_empty());
-        let sizes: Vec<usize> = members.iter().map(Vec::len).collect();
-        let quotas = match options.strategy {
-            SamplingStrategy::Proportional => sizes,
-            SamplingStrategy::Balanced => vec![sizes.iter().copied().max().unwrap_or(0); sizes.len()],
-            SamplingStrategy::Temperature => temperature_quotas(&sizes, options.sampling_temperature)?,
+        for (row, size) in mixture.iter_mut().zip(&sizes) {
+            row.iter_mut().for_each(|x| *x /= size.examples.max(1) as f64);
+        }
+        let strategy = keep_present(options.strategy.clone(), &sizes)?;
+        let present = |i: &usize| sizes[*i].examples > 0;
+        let kept: Vec<usize> = (0..sources).filter(present).collect();
+        let sizes: Vec<Size> = kept.iter().map(|&i| sizes[i]).collect();
+        if options.unit == SamplingUnit::Tokens
+            && let Some(at) = sizes.iter().position(|s| s.labelled == 0)
+        {
+            return Err(MixError::NoLabels(format!("source {}", kept[at])));
+        }
+        let mut sampler = Sampler {
+            quotas: strategy.quotas(&sizes, options.unit)?,
+            plan: Plan::Even,
+            members: kept.iter().map(|&i| std::mem::take(&mut members[i])).collect(),
+            mixture: kept.iter().map(|&i| std::mem::take(&mut mixture[i])).collect(),
+            options: SamplerOptions { strategy: strategy.clone(), ..options },
+            cached: None,
+            cursor: None,
+            run_slots: 0,
         };
-        Ok(Sampler { options, members, quotas, cached: None })
+        sampler.plan = match &strategy {
+            Strategy::Proportional => Plan::Shuffled,
+            Strategy::Shares { epoch: EpochRule::WithoutReplacement, .. } => {
+                Plan::UntilExhausted(strategy.shares(&sizes, sampler.options.unit)?)
+            }
+            Strategy::Schedule(points) => {
+                let shares = |(at, strategy): &(f64, Strategy)| {
+                    Ok((*at, strategy.shares(&sizes, sampler.options.unit)?))
+                };
+                let points: Vec<(f64, Vec<f64>)> =
+                    points.iter().map(shares).collect::<Result<_, MixError>>()?;
+                Plan::Curriculum { flow: Curriculum::new(&points, 1), points }
+            }
+            _ => Plan::Even,
+        };
+        sampler.for_run(sampler.steps_per_epoch() as u64);
+        Ok(sampler)
+    }
+
+    /// Stretches a schedule over a run of `steps` steps, rather than over one epoch.
+    pub fn for_run(&mut self, steps: u64) {
+        self.run_slots = self.slots_before(steps);
+        if let Plan::Curriculum { points, flow } = &mut self.plan {
+            *flow = Curriculum::new(points, self.run_slots);
+            self.cursor = None;
+        }
     }
 
     /// Examples drawn in an epoch, repeats counted.
     pub fn examples_per_epoch(&self) -> usize {
-        self.quotas.iter().sum()
+        self.quotas.iter().sum::<u64>() as usize
     }
 
     /// Optimizer steps of an epoch, the last and short one included.
@@ -95,257 +176,174 @@ impl Sampler {
         self.examples_per_epoch().div_ceil(self.options.step_size)
     }
 
-    /// The indices of the examples of optimizer step `step`, counted from 0 over all epochs.
+    /// Slots of the first `steps` steps.
+    fn slots_before(&self, steps: u64) -> u64 {
+        let (per_epoch, slots) = (self.steps_per_epoch() as u64, self.examples_per_epoch() as u64);
+        let within = (steps % per_epoch) * self.options.step_size as u64;
+        steps / per_epoch * slots + within.min(slots)
+    }
+
+    /// The indices of the examples of optimizer step `step`, counted from 0 over all epochs, of all ranks.
     ///
-    /// The answer depends on the options and `step` alone; the order of an epoch is kept for the calls
+    /// The answer depends on the options and `step` alone; what was worked out for it is kept for the calls
     /// that follow.
     pub fn step(&mut self, step: u64) -> &[u32] {
+        if let Plan::Curriculum { .. } = self.plan {
+            return self.curriculum_step(step);
+        }
         let per_epoch = self.steps_per_epoch() as u64;
         let epoch = step / per_epoch;
         if self.cached.as_ref().is_none_or(|(cached, _)| *cached != epoch) {
-            self.cached = Some((epoch, self.epoch_order(epoch)));
+            self.cached = Some((epoch, self.fixed_order(epoch)));
         }
         let order = self.cached.as_ref().map_or(&[][..], |(_, order)| order.as_slice());
         let start = (step % per_epoch) as usize * self.options.step_size;
         &order[start..order.len().min(start + self.options.step_size)]
     }
 
+    /// The examples of step `step` that rank `rank` of `world` works on: every `world`-th. The ranks' parts
+    /// together are [`Sampler::step`], whatever `world` is.
+    pub fn rank_slice(&mut self, step: u64, rank: usize, world: usize) -> Vec<u32> {
+        self.step(step).iter().skip(rank).step_by(world.max(1)).copied().collect()
+    }
+
+    /// What step `step` is asked to hold of each task: examples, or labelled tokens where those are shared.
+    pub fn asked(&self, step: u64) -> Vec<f64> {
+        let (start, end) = (self.slots_before(step), self.slots_before(step + 1));
+        let total: u64 = self.quotas.iter().sum();
+        let drawn: Vec<f64> = match &self.plan {
+            Plan::Shuffled | Plan::Even => {
+                self.quotas.iter().map(|&q| q as f64 / total as f64 * (end - start) as f64).collect()
+            }
+            Plan::UntilExhausted(shares) => {
+                let flow = UntilExhausted::new(shares, &self.quotas);
+                let at = |slot: u64| flow.drawn(slot as f64);
+                let first = start / total * total;
+                let (from, to) = (at(start - first), at(end - first));
+                from.iter().zip(&to).map(|(a, b)| b - a).collect()
+            }
+            Plan::Curriculum { flow, .. } => {
+                let at = |source, slot: u64| flow.drawn(source, slot as f64);
+                (0..self.members.len()).map(|i| at(i, end) - at(i, start)).collect()
+            }
+        };
+        let mut asked = vec![0.0; self.mixture.first().map_or(0, Vec::len)];
+        for (drawn, mixture) in drawn.iter().zip(&self.mixture) {
+            asked.iter_mut().zip(mixture).for_each(|(sum, part)| *sum += drawn * part);
+        }
+        asked
+    }
+
     /// All examples of an epoch, in order.
     pub fn epoch_order(&self, epoch: u64) -> Vec<u32> {
-        let tasks = self.members.len();
-        if self.options.strategy == SamplingStrategy::Proportional {
-            let mut order: Vec<u32> = self.members.iter().flatten().copied().collect();
-            match self.options.shuffle {
-                true => {
-                    Philox::new(self.options.seed, stream(STREAM_ORDER, 0xFFFF, epoch)).shuffle(&mut order)
-                }
-                false => order.sort_unstable(),
+        match self.plan {
+            Plan::Curriculum { .. } => {
+                let mut own = self.clone();
+                let per_epoch = self.steps_per_epoch() as u64;
+                (epoch * per_epoch..(epoch + 1) * per_epoch).flat_map(|s| own.step(s).to_vec()).collect()
             }
-            return order;
+            _ => self.fixed_order(epoch),
         }
-        let mut passes: Vec<Pass> = (0..tasks).map(|task| Pass::new(self, task, epoch)).collect();
-        let slots: Vec<usize> = match self.options.strategy {
-            SamplingStrategy::Balanced => (0..self.examples_per_epoch()).map(|slot| slot % tasks).collect(),
-            _ => {
-                let quotas = self.quotas.iter().enumerate();
-                let mut slots: Vec<usize> =
-                    quotas.flat_map(|(task, &n)| std::iter::repeat_n(task, n)).collect();
-                // Which task comes when is shuffled even where the order inside each task is not: otherwise
-                // the tasks would follow one another.
-                Philox::new(self.options.seed, stream(STREAM_SLOTS, 0, epoch)).shuffle(&mut slots);
-                slots
-            }
-        };
-        slots.into_iter().map(|task| passes[task].next(self)).collect()
     }
 
-    /// The order of a task's examples in its n-th pass.
-    fn pass_order(&self, task: usize, pass: u64) -> Vec<u32> {
-        let mut order = self.members[task].clone();
+    fn fixed_order(&self, epoch: u64) -> Vec<u32> {
+        let even;
+        let until_exhausted;
+        let flow: &dyn Flow = match &self.plan {
+            Plan::UntilExhausted(shares) => {
+                until_exhausted = UntilExhausted::new(shares, &self.quotas);
+                &until_exhausted
+            }
+            Plan::Even => {
+                even = Even::new(&self.quotas);
+                &even
+            }
+            Plan::Shuffled | Plan::Curriculum { .. } => {
+                let mut order: Vec<u32> = self.members.iter().flatten().copied().collect();
+                match self.options.shuffle {
+                    true => Philox::new(self.options.seed, stream(STREAM_ORDER, 0xFFFF, epoch))
+                        .shuffle(&mut order),
+                    false => order.sort_unstable(),
+                }
+                return order;
+            }
+        };
+        let mut passes = vec![Pass::default(); self.members.len()];
+        let mut spread = Spread::new(flow, self.ranks(epoch));
+        std::iter::from_fn(|| spread.next(flow))
+            .map(|(source, unit)| self.draw(&mut passes, source, epoch * self.quotas[source] + unit))
+            .collect()
+    }
+
+    fn curriculum_step(&mut self, step: u64) -> &[u32] {
+        if self.cached.as_ref().is_some_and(|(cached, _)| *cached == step) {
+            return self.cached.as_ref().map_or(&[], |(_, order)| order);
+        }
+        let Plan::Curriculum { flow, .. } = &self.plan else { return &[] };
+        // Going back means going again from the start; going on, as after a resume, is some µs a step.
+        let mut cursor = match self.cursor.take().filter(|c| c.step <= step) {
+            Some(cursor) => cursor,
+            None => Cursor {
+                step: 0,
+                spread: Spread::new(flow, self.ranks(0)),
+                passes: vec![Pass::default(); self.members.len()],
+            },
+        };
+        for _ in self.slots_before(cursor.step)..self.slots_before(step) {
+            cursor.spread.next(flow);
+        }
+        let count = self.slots_before(step + 1) - self.slots_before(step);
+        let order = (0..count)
+            .filter_map(|_| cursor.spread.next(flow))
+            .map(|(source, draw)| self.draw(&mut cursor.passes, source, draw))
+            .collect();
+        cursor.step = step + 1;
+        self.cursor = Some(cursor);
+        &self.cached.insert((step, order)).1
+    }
+
+    /// Who goes first among sources whose turns fall together: another order every epoch.
+    fn ranks(&self, epoch: u64) -> Vec<u32> {
+        let mut ranks: Vec<u32> = (0..self.members.len() as u32).collect();
         if self.options.shuffle {
-            Philox::new(self.options.seed, stream(STREAM_ORDER, task as u64, pass)).shuffle(&mut order);
+            Philox::new(self.options.seed, stream(STREAM_SLOTS, 0, epoch)).shuffle(&mut ranks);
         }
-        order
-    }
-}
-
-/// Where a task stands in its endless sequence of passes.
-struct Pass {
-    task: usize,
-    number: u64,
-    order: Vec<u32>,
-    position: usize,
-}
-
-impl Pass {
-    /// The task's position at the start of an epoch: as many draws as its quota in each epoch before.
-    fn new(sampler: &Sampler, task: usize, epoch: u64) -> Pass {
-        let (size, drawn) = (sampler.members[task].len() as u64, epoch * sampler.quotas[task] as u64);
-        let number = drawn / size;
-        Pass { task, number, order: sampler.pass_order(task, number), position: (drawn % size) as usize }
+        ranks
     }
 
-    fn next(&mut self, sampler: &Sampler) -> u32 {
-        if self.position == self.order.len() {
-            self.number += 1;
-            self.order = sampler.pass_order(self.task, self.number);
-            self.position = 0;
-        }
-        self.position += 1;
-        self.order[self.position - 1]
-    }
-}
-
-/// Slots by task in an epoch of Σ nᵢ: shares ∝ nᵢ^(1/T), rounded by largest remainders, at least one each.
-fn temperature_quotas(sizes: &[usize], temperature: f64) -> Result<Vec<usize>, MixError> {
-    if !(temperature.is_finite() && temperature > 0.0) {
-        return Err(MixError::Temperature(temperature));
-    }
-    let total: usize = sizes.iter().sum();
-    // Relative to the largest task, so that no power overflows for a small T.
-    let largest = sizes.iter().copied().max().unwrap_or(1) as f64;
-    let powers: Vec<f64> = sizes.iter().map(|&n| (n as f64 / largest).powf(1.0 / temperature)).collect();
-    let sum: f64 = powers.iter().sum();
-    let shares: Vec<f64> = powers.iter().map(|p| p / sum * total as f64).collect();
-    let mut quotas: Vec<usize> = shares.iter().map(|s| s.floor() as usize).collect();
-    let mut by_remainder: Vec<usize> = (0..sizes.len()).collect();
-    by_remainder.sort_by(|&a, &b| shares[b].fract().total_cmp(&shares[a].fract()).then(a.cmp(&b)));
-    let left = total.saturating_sub(quotas.iter().sum());
-    by_remainder.iter().cycle().take(left).for_each(|&task| quotas[task] += 1);
-    quotas.iter_mut().for_each(|q| *q = (*q).max(1));
-    Ok(quotas)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn tasks(sizes: &[usize]) -> Vec<TaskId> {
-        let ids = sizes.iter().enumerate();
-        ids.flat_map(|(task, &n)| std::iter::repeat_n(TaskId(task as u16), n)).collect()
-    }
-
-    fn sampler(sizes: &[usize], strategy: SamplingStrategy, step_size: usize) -> Sampler {
-        let options =
-            SamplerOptions { strategy, sampling_temperature: 2.0, step_size, shuffle: true, seed: 42 };
-        Sampler::new(&tasks(sizes), options).unwrap()
-    }
-
-    fn counts(order: &[u32], tasks: &[TaskId], n: usize) -> Vec<usize> {
-        let mut counts = vec![0; n];
-        order.iter().for_each(|&i| counts[tasks[i as usize].index()] += 1);
-        counts
-    }
-
-    #[test]
-    fn proportional_sees_every_example_once_an_epoch_in_a_new_order() {
-        let s = sampler(&[32, 18, 9], SamplingStrategy::Proportional, 8);
-        assert_eq!((s.steps_per_epoch(), s.examples_per_epoch()), (8, 59));
-        let (first, second) = (s.epoch_order(0), s.epoch_order(1));
-        assert_ne!(first, second);
-        for order in [first, second] {
-            let mut sorted = order.clone();
-            sorted.sort_unstable();
-            assert_eq!(sorted, (0..59).collect::<Vec<u32>>());
-            assert_ne!(order, sorted);
-        }
-    }
-
-    #[test]
-    fn balanced_gives_equal_shares_in_every_step() {
-        let sizes = [32, 18, 9];
-        let ids = tasks(&sizes);
-        for step_size in [1, 2, 4, 7, 32] {
-            let mut s = sampler(&sizes, SamplingStrategy::Balanced, step_size);
-            assert_eq!(s.examples_per_epoch(), 96);
-            for step in 0..2 * s.steps_per_epoch() as u64 {
-                let counts = counts(s.step(step), &ids, 3);
-                let (low, high) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
-                assert!(high - low <= 1, "{step_size} {step} {counts:?}");
-            }
-            // The largest task once, the others in whole passes before any repeat.
-            let two: Vec<u32> = [s.epoch_order(0), s.epoch_order(1)].concat();
-            let mut seen = vec![0usize; 59];
-            s.epoch_order(0).iter().for_each(|&i| seen[i as usize] += 1);
-            assert!(seen[..32].iter().all(|&n| n == 1));
-            assert!(seen[32..50].iter().all(|&n| n == 1 || n == 2), "{seen:?}");
-            let mut seen = vec![0usize; 59];
-            two.iter().for_each(|&i| seen[i as usize] += 1);
-            assert!(seen[50..].iter().all(|&n| n == 7 || n == 8), "64 draws of 9: {seen:?}");
-        }
-    }
-
-    #[test]
-    fn a_pass_is_reshuffled_when_a_small_task_repeats() {
-        let s = sampler(&[40, 10], SamplingStrategy::Balanced, 4);
-        let small: Vec<u32> = s.epoch_order(0).into_iter().filter(|&i| i >= 40).collect();
-        let passes: Vec<&[u32]> = small.chunks(10).collect();
-        assert_eq!(passes.len(), 4);
-        for pass in &passes {
-            let mut sorted = pass.to_vec();
-            sorted.sort_unstable();
-            assert_eq!(sorted, (40..50).collect::<Vec<u32>>());
-        }
-        assert!(passes.windows(2).all(|w| w[0] != w[1]));
-    }
-
-    #[test]
-    fn temperature_shares_follow_the_formula() {
-        // 1600, 400, 100 examples at T = 2: 40 : 20 : 10.
-        assert_eq!(temperature_quotas(&[1600, 400, 100], 2.0).unwrap(), [1200, 600, 300]);
-        assert_eq!(temperature_quotas(&[1600, 400, 100], 1.0).unwrap(), [1600, 400, 100]);
-        assert_eq!(temperature_quotas(&[1600, 400, 100], 1e12).unwrap(), [700, 700, 700]);
-        assert_eq!(temperature_quotas(&[1000, 1], 0.05).unwrap(), [1001, 1]);
-        let s = sampler(&[1600, 400, 100], SamplingStrategy::Temperature, 16);
-        let ids = tasks(&[1600, 400, 100]);
-        assert_eq!(counts(&s.epoch_order(3), &ids, 3), [1200, 600, 300]);
-        for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-            assert!(temperature_quotas(&[1], bad).is_err());
-        }
-    }
-
-    #[test]
-    fn the_order_does_not_depend_on_how_it_is_asked_for() {
-        for strategy in
-            [SamplingStrategy::Proportional, SamplingStrategy::Balanced, SamplingStrategy::Temperature]
-        {
-            let mut forward = sampler(&[13, 5, 3], strategy, 4);
-            let steps: Vec<Vec<u32>> = (0..30).map(|s| forward.step(s).to_vec()).collect();
-            // As after a resume: any step of a new sampler, in any order.
-            let mut fresh = sampler(&[13, 5, 3], strategy, 4);
-            for step in (0..30).rev() {
-                assert_eq!(fresh.step(step), steps[step as usize], "{strategy:?} {step}");
-            }
-            let other = SamplerOptions { seed: 43, ..forward.options };
-            let mut other = Sampler::new(&tasks(&[13, 5, 3]), other).unwrap();
-            assert_ne!(other.step(0), steps[0]);
-        }
-    }
-
-    #[test]
-    fn without_shuffling_the_files_keep_their_order() {
-        let options = SamplerOptions {
-            strategy: SamplingStrategy::Proportional,
-            sampling_temperature: 1.0,
-            step_size: 4,
-            shuffle: false,
-            seed: 1,
-        };
-        let mixed: Vec<TaskId> = [0, 1, 0, 1, 1].map(TaskId).to_vec();
-        assert_eq!(Sampler::new(&mixed, options).unwrap().epoch_order(5), [0, 1, 2, 3, 4]);
-        let balanced = SamplerOptions { strategy: SamplingStrategy::Balanced, ..options };
-        assert_eq!(Sampler::new(&mixed, balanced).unwrap().epoch_order(0), [0, 1, 2, 3, 0, 4]);
-    }
-
-    #[test]
-    fn what_cannot_be_sampled_is_refused() {
-        let options = sampler(&[1], SamplingStrategy::Balanced, 1).options;
-        assert_eq!(Sampler::new(&[], options).unwrap_err(), MixError::NoExamples);
-        let empty = SamplerOptions { step_size: 0, ..options };
-        assert_eq!(Sampler::new(&[TaskId(0)], empty).unwrap_err(), MixError::EmptyStep);
-    }
-
-    proptest! {
-        /// For any sizes: steps cover the epoch's order exactly, and every task keeps its quota.
-        #[test]
-        fn steps_are_a_partition_of_the_epoch(
-            sizes in proptest::collection::vec(0usize..20, 1..5), step_size in 1usize..9, epoch in 0u64..4,
-        ) {
-            prop_assume!(sizes.iter().sum::<usize>() > 0);
-            for strategy in [SamplingStrategy::Balanced, SamplingStrategy::Temperature, SamplingStrategy::Proportional] {
-                let mut s = sampler(&sizes, strategy, step_size);
-                let per_epoch = s.steps_per_epoch() as u64;
-                let order = s.epoch_order(epoch);
-                let mut joined = Vec::new();
-                for step in epoch * per_epoch..(epoch + 1) * per_epoch {
-                    let examples = s.step(step);
-                    prop_assert!(!examples.is_empty() && examples.len() <= step_size);
-                    joined.extend_from_slice(examples);
-                }
-                prop_assert_eq!(&joined, &order);
-                prop_assert_eq!(order.len(), s.examples_per_epoch());
+    /// The example of a source's `draw`-th draw of the run.
+    fn draw(&self, passes: &mut [Pass], source: usize, draw: u64) -> u32 {
+        let members = &self.members[source];
+        let (number, at) = (draw / members.len() as u64, (draw % members.len() as u64) as usize);
+        let pass = &mut passes[source];
+        if pass.order.is_empty() || pass.number != number {
+            pass.number = number;
+            pass.order.clone_from(members);
+            if self.options.shuffle {
+                Philox::new(self.options.seed, stream(STREAM_ORDER, source as u64, number))
+                    .shuffle(&mut pass.order);
             }
         }
+        pass.order[at]
     }
+}
+
+/// Checks given shares and takes those of sources without examples out.
+fn keep_present(strategy: Strategy, sizes: &[Size]) -> Result<Strategy, MixError> {
+    Ok(match strategy {
+        Strategy::Shares { shares, epoch } => {
+            let good = shares.iter().all(|s| s.is_finite() && *s >= 0.0);
+            let present = shares.iter().zip(sizes).filter(|(_, size)| size.examples > 0);
+            let shares_there: Vec<f64> = present.map(|(s, _)| *s).collect();
+            if !good || shares.len() < sizes.len() || shares_there.iter().sum::<f64>() <= 0.0 {
+                return Err(MixError::Shares { key: "interleave_probs", got: format!("{shares:?}") });
+            }
+            Strategy::Shares { shares: shares_there, epoch }
+        }
+        Strategy::Schedule(points) => {
+            let point = |(at, strategy)| Ok((at, keep_present(strategy, sizes)?));
+            Strategy::Schedule(points.into_iter().map(point).collect::<Result<_, MixError>>()?)
+        }
+        other => other,
+    })
 }

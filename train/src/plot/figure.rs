@@ -23,6 +23,8 @@ const LEGEND: f64 = RIGHT + 34.0;
 const NAME_WIDTH: f64 = WIDTH - LEGEND - 32.0 - 10.0;
 /// Of a name and its numbers.
 const ROW: f64 = 40.0;
+/// How far a long legend may stretch a page of few panels.
+const LEAST_FOR_LEGEND: f64 = 780.0;
 
 /// Draws the whole page.
 pub fn draw(curves: &Curves) -> String {
@@ -37,7 +39,10 @@ pub fn draw(curves: &Curves) -> String {
             Area { left: LEFT, right: RIGHT, top, bottom }
         })
         .collect();
-    let mut svg = Svg::new(WIDTH, bottom + FOOT, FONT, theme.paper);
+    // As high as the legend needs, within reason.
+    let wanted = TOP + ROW * (curves.tasks.len() + 1) as f64 + 20.0;
+    let height = (bottom + FOOT).max(wanted.min(LEAST_FOR_LEGEND));
+    let mut svg = Svg::new(WIDTH, height, FONT, theme.paper);
     svg.text((LEFT, 42.0), 24.0, theme.ink, Anchor::Start, "Training loss");
     svg.text((LEFT, 66.0), 14.0, theme.soft, Anchor::Start, &subtitle(curves));
     let steps = Scale::new((0.0, curves.last_step.max(1) as f64), (LEFT, RIGHT));
@@ -52,7 +57,7 @@ pub fn draw(curves: &Curves) -> String {
         draw_steps(&mut svg, last, &steps, theme);
     }
     let first_named = panels.iter().zip(&areas).find(|(panel, _)| panel.named);
-    let end = first_named.map_or(bottom + FOOT, |(_, area)| area.top) - 12.0;
+    let end = first_named.map_or(height, |(_, area)| area.top) - 12.0;
     draw_legend(&mut svg, curves, end, theme);
     svg.finish()
 }
@@ -120,7 +125,7 @@ fn draw_legend(svg: &mut Svg, curves: &Curves, end: f64, theme: &Theme) {
         let stroke = Stroke::new(color, 3.0).dashes(row.hue.dashes());
         svg.line((LEGEND, y - 4.5), (LEGEND + 24.0, y - 4.5), stroke);
         if row.eval.is_some() {
-            svg.ring((LEGEND + 12.0, y - 4.5), 3.6, color, theme.paper);
+            svg.ring((LEGEND + 24.0, y - 4.5), 3.6, color, theme.paper);
         }
         svg.text((LEGEND + 32.0, y), 14.0, theme.ink, Anchor::Start, &fitted(row.name, 14.0, NAME_WIDTH));
         svg.text((LEGEND + 32.0, y + 15.0), 12.0, theme.soft, Anchor::Start, &row.numbers());
@@ -157,7 +162,7 @@ fn width(text: &str, size: f64) -> f64 {
 }
 
 /// A name that fits: its middle left out, since long names of tasks differ at either end.
-fn fitted(name: &str, size: f64, most: f64) -> String {
+pub fn fitted(name: &str, size: f64, most: f64) -> String {
     if width(name, size) <= most {
         return name.to_string();
     }

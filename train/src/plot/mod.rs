@@ -1,5 +1,6 @@
 //! `training_loss.png` and `.svg`: loss in total and by task with its evaluations, and below it, where the history has
 //! them, weights and shares of the tasks, learning rate, gradient norm, cosines between gradients, and scores.
+//! `gradient_conflicts.svg`: a heat map of the cosines (conflicts.rs).
 //!
 //! ```text
 //! log_history ─ series.rs ─► curves ─ panel.rs (axis.rs: scales, ticks) ─► figure.rs (layout) ─► SVG (svg.rs) ─ resvg ─► PNG
@@ -7,6 +8,7 @@
 //! ```
 
 mod axis;
+mod conflicts;
 mod figure;
 mod panel;
 mod series;
@@ -25,6 +27,7 @@ use medley_tensor::io::write_atomic;
 use resvg::{tiny_skia, usvg};
 
 use crate::state::LogEntry;
+use crate::weighting::conflict::ConflictReport;
 use crate::{Error, Result};
 
 /// DejaVu Sans cut down to Latin (see `font/README.md`): the same picture on machines without fonts.
@@ -36,6 +39,11 @@ const PNG_SCALE: f32 = 1.5;
 /// Draws a history as an SVG document. Any history has a picture, the empty one too.
 pub fn training_loss_svg(history: &[LogEntry]) -> String {
     figure::draw(&series::curves(history))
+}
+
+/// Draws the cosines between the tasks' gradients as a heat map, an SVG document.
+pub fn conflict_matrix_svg(report: &ConflictReport) -> String {
+    conflicts::draw(report)
 }
 
 /// Writes `training_loss.svg` and `training_loss.png` into `folder`; returns the PNG's path.

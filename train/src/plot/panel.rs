@@ -187,17 +187,25 @@ fn cosine_panel(curves: &Curves) -> Option<Panel> {
     (!lines.is_empty()).then_some(Panel { title, height: LOW, rise: Rise::Cosine, lines, named: true })
 }
 
-/// Scores of evaluations, one line a task and score, of those that lie between 0 and 1.
+/// What a task is judged by, best first.
+const SCORES: [&str; 6] = ["macro_f1", "accuracy", "rougeL", "f1", "exact_match", "token_accuracy"];
+
+/// Of each task, the score that says most among those that lie between 0 and 1.
 fn score_panel(curves: &Curves) -> Option<Panel> {
-    let shares = curves.scores.iter().filter(|(_, points)| points.iter().all(|p| (0.0..=1.0).contains(&p.1)));
-    let lines: Vec<Line> = shares
-        .take(MOST_NAMED)
-        .enumerate()
-        .map(|(index, (name, points))| Line {
-            rings: true,
-            ..Line::new(name.clone(), Hue::Task(index), points)
-        })
-        .collect();
+    let within = |points: &[Point]| points.iter().all(|point| (0.0..=1.0).contains(&point.1));
+    let mut lines = vec![];
+    for (index, task) in curves.tasks.keys().enumerate() {
+        let of_task = || {
+            curves.scores.iter().filter_map(|((of, score), points)| {
+                (of == task && within(points)).then_some((score.as_str(), points))
+            })
+        };
+        let first = SCORES.iter().find_map(|wanted| of_task().find(|(score, _)| score == wanted));
+        if let Some((score, points)) = first.or_else(|| of_task().next()) {
+            let line = Line::new(format!("{task} {score}"), Hue::Task(index), points);
+            lines.push(Line { rings: true, ..line });
+        }
+    }
     let title = "scores on the evaluation examples".to_string();
     (!lines.is_empty()).then_some(Panel { title, height: LOW + 40.0, rise: Rise::Share, lines, named: true })
 }
@@ -263,7 +271,7 @@ impl Panel {
 
     /// Pixel and text of each tick.
     fn ticks(&self, scale: &Scale) -> Vec<(f64, String)> {
-        let ticks = scale.ticks(if self.height > LOW + 50.0 { 7 } else { 3 });
+        let ticks = scale.ticks(if self.height > LOW + 50.0 { 7 } else { 4 });
         let step = match ticks.as_slice() {
             [first, second, ..] => second - first,
             [only] => only.abs() / 10.0,

@@ -40,8 +40,8 @@ pub struct Curves {
     pub grad_norm: Vec<Point>,
     /// Cosine between the gradients of two tasks, by `<task>/<task>`.
     pub cosines: BTreeMap<String, Vec<Point>>,
-    /// Scores of evaluations other than the loss, by `<task> <score>`.
-    pub scores: BTreeMap<String, Vec<Point>>,
+    /// Scores of evaluations other than the loss, by task and score.
+    pub scores: BTreeMap<(String, String), Vec<Point>>,
     /// Step and number of each epoch's end within the run.
     pub epochs: Vec<(f64, u64)>,
     /// The last step.
@@ -115,10 +115,11 @@ pub fn curves(history: &[LogEntry]) -> Curves {
 
 /// Scores are told from other numbers by the names of the tasks, so all entries must have been seen before.
 fn gather_scores(curves: &mut Curves, history: &[LogEntry]) {
+    let tasks: Vec<String> = curves.tasks.keys().cloned().collect();
     for entry in history {
         for (name, value) in entry.values() {
-            if let Some((task, score)) = score_of(name, curves.tasks.keys().map(String::as_str)) {
-                let points = curves.scores.entry(format!("{task} {score}")).or_default();
+            if let Some((task, score)) = score_of(name, tasks.iter().map(String::as_str)) {
+                let points = curves.scores.entry((task.to_string(), score.to_string())).or_default();
                 points.push((entry.step as f64, value));
             }
         }
@@ -224,7 +225,7 @@ mod tests {
         assert_eq!(curves.shares_asked["qa"], [(10.0, 0.5)]);
         assert_eq!(curves.token_shares["qa"], [(10.0, 0.3)]);
         assert_eq!(curves.cosines["qa/sum"], [(10.0, -0.1)]);
-        assert_eq!(curves.scores.keys().collect::<Vec<_>>(), ["qa f1"]);
+        assert_eq!(curves.scores.keys().collect::<Vec<_>>(), [&("qa".to_string(), "f1".to_string())]);
         assert_eq!(curves.epochs, [(20.0, 1), (40.0, 2)]);
         assert_eq!(curves.last_step, 50);
     }

@@ -108,6 +108,12 @@ impl Svg {
         }
     }
 
+    /// A filled rectangle without an edge.
+    pub fn rect(&mut self, corner: (f64, f64), size: (f64, f64), color: &str) {
+        let (x, y, width, height) = (round(corner.0), round(corner.1), round(size.0), round(size.1));
+        self.element(&format!(r#"<rect x="{x}" y="{y}" width="{width}" height="{height}" fill="{color}"/>"#));
+    }
+
     /// A filled circle.
     pub fn dot(&mut self, center: (f64, f64), radius: f64, color: &str, opacity: f64) {
         let (x, y) = (round(center.0), round(center.1));

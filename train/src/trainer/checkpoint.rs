@@ -50,7 +50,7 @@ pub fn folder(output_dir: &Path, step: u64) -> PathBuf {
 }
 
 /// Writes checkpoint `step`: `fill` writes its files into the folder it is given. Then removes
-/// the oldest checkpoints beyond `keep`.
+/// the oldest checkpoints beyond `keep`, but never `best`.
 ///
 /// # Errors
 /// When a file cannot be written; the checkpoints that were there are then untouched.
@@ -58,6 +58,7 @@ pub fn save(
     output_dir: &Path,
     step: u64,
     keep: Option<usize>,
+    best: Option<&Path>,
     fill: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<PathBuf> {
     let temporary = output_dir.join(format!(".checkpoint-{step}.tmp"));
@@ -85,9 +86,15 @@ pub fn save(
     }
     if let Some(keep) = keep {
         // Never the one just written: a run resumed from an older step has newer numbers beside it.
-        let others: Vec<PathBuf> =
-            list(output_dir)?.into_iter().map(|(_, path)| path).filter(|path| *path != target).collect();
-        for old in others.iter().take(others.len().saturating_sub(keep.saturating_sub(1))) {
+        let best = best.filter(|best| **best != *target);
+        let others: Vec<PathBuf> = list(output_dir)?
+            .into_iter()
+            .map(|(_, path)| path)
+            .filter(|path| *path != target && best != Some(path.as_path()))
+            .collect();
+        // The best counts as one of those kept, unless only one is.
+        let room = keep.saturating_sub(1 + usize::from(best.is_some_and(Path::exists)));
+        for old in others.iter().take(others.len().saturating_sub(room)) {
             std::fs::remove_dir_all(old).map_err(Error::io(old))?;
         }
     }
@@ -259,7 +266,7 @@ mod tests {
     use super::*;
 
     fn write(output: &Path, step: u64, keep: Option<usize>) -> PathBuf {
-        save(output, step, keep, |dir| {
+        save(output, step, keep, None, |dir| {
             std::fs::write(dir.join("a"), format!("payload {step}")).map_err(Error::io(dir))
         })
         .unwrap()
@@ -296,10 +303,30 @@ mod tests {
     }
 
     #[test]
+    fn the_best_checkpoint_stays_while_newer_ones_come_and_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |step: u64, keep: usize, best: u64| -> Vec<u64> {
+            let best = folder(dir.path(), best);
+            save(dir.path(), step, Some(keep), Some(&best), |dir| {
+                std::fs::write(dir.join("a"), "a").map_err(Error::io(dir))
+            })
+            .unwrap();
+            list(dir.path()).unwrap().into_iter().map(|(step, _)| step).collect()
+        };
+        assert_eq!(write(1, 2, 1), [1]);
+        assert_eq!(write(2, 2, 2), [1, 2]);
+        assert_eq!(write(3, 2, 2), [2, 3]);
+        assert_eq!(write(4, 2, 2), [2, 4], "the best is one of the two");
+        assert_eq!(write(5, 1, 2), [2, 5], "and more than the one");
+        assert_eq!(write(6, 1, 6), [6]);
+        assert_eq!(write(7, 2, 99), [6, 7], "a best that is elsewhere takes no place");
+    }
+
+    #[test]
     fn a_failed_write_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), 1, None);
-        let failed = save(dir.path(), 2, Some(1), |_| Err(Error::Run("disk full".into())));
+        let failed = save(dir.path(), 2, Some(1), None, |_| Err(Error::Run("disk full".into())));
         assert!(failed.is_err());
         std::fs::create_dir(dir.path().join(".checkpoint-3.tmp")).unwrap();
         std::fs::write(dir.path().join(".trainer_state.json.4711.tmp"), "{").unwrap();

@@ -1,11 +1,15 @@
 //! The training loop.
 
+mod best;
+mod by_task;
 pub mod checkpoint;
 mod evaluate;
 mod lock;
 mod output;
+mod pissa;
 mod prepare;
 mod progress;
+mod record;
 mod resume;
 pub mod setup;
 mod step;
@@ -13,31 +17,39 @@ mod step;
 mod tests;
 mod update;
 mod watch;
+mod weigh;
 
-pub use evaluate::{evaluate, evaluation_entry};
+pub use best::Objective;
+pub use evaluate::{Answers, Evaluation, evaluate, evaluation_entry, token_accuracy};
 pub use step::{StepLoss, Training, Weighing, run_examples};
 
 use crate::config::{IntervalStrategy, TrainConfig};
-use crate::data::Dataset;
 use crate::events::{Event, EventSink, Plan, Summary};
 use crate::mix::Sampler;
+use crate::report::samples::Moment;
+use crate::report::tasks::task_progress;
 use crate::schedule::Schedule;
-use crate::state::{LogEntry, TrainerState};
+use crate::state::TrainerState;
+use crate::weighting::Weigher;
+use crate::weighting::conflict::Conflicts;
 use crate::{Error, Result};
+use best::Best;
 use lock::OutputLock;
 use medley_autograd::GradScaler;
-use medley_autograd::optim::AdamW;
+use medley_autograd::optim::Optimizer;
 use medley_model::Llama;
 use medley_model::adapter::LoraConfig;
 use medley_model::tokenizer::Tokenizer;
 use medley_tensor::{Device, ledger};
 use progress::Progress;
+use record::Recorder;
 use setup::RunData;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use update::Stepped;
 use watch::LossWatch;
+use weigh::Probe;
 
 /// Everything that moves while training.
 struct Trainer<'a> {
@@ -46,17 +58,29 @@ struct Trainer<'a> {
     lora: Option<LoraConfig>,
     tokenizer: Tokenizer,
     data: RunData,
+    /// The weights as given: what evaluations are weighed with, so that they can be compared.
     weighing: Weighing,
+    /// The weights as they move.
+    weigher: Weigher,
+    probe: Option<Probe>,
+    conflicts: Conflicts,
     sampler: Sampler,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     /// Only where gradients are f16: their range is small.
     scaler: Option<GradScaler>,
     schedule: Schedule,
     state: TrainerState,
     progress: Progress,
     watch: LossWatch,
+    best: Best,
+    /// What the model answers in an evaluation, if it does.
+    answers: Option<Answers>,
     output_dir: PathBuf,
     total_steps: u64,
+    /// Ids that end a reply; empty in pre-training.
+    stop_ids: Vec<u32>,
+    /// Open while the loop runs.
+    recorder: Option<Recorder>,
     /// Held while the run lasts.
     _lock: OutputLock,
 }
@@ -105,45 +129,42 @@ impl<'a> Trainer<'a> {
     fn run(&mut self, sink: &mut dyn EventSink, stop: &AtomicBool) -> Result<Outcome> {
         let first = self.state.global_step;
         self.announce(sink, first);
+        if first == 0 {
+            self.write_samples(Moment::Before, sink);
+        }
+        self.open_record(sink);
         let started = Instant::now();
         let mut tokens = 0u64;
-        if self.config.train.eval_on_start && first == 0 {
-            self.evaluate(sink)?;
+        // A run resumed from step 0 has that evaluation already.
+        if self.config.train.eval_on_start && first == 0 && self.state.log_history.is_empty() {
+            let best = self.evaluate(sink)?;
+            self.save_best(best, sink);
         }
         while self.state.global_step < self.total_steps {
+            if self.stop_early(rate_of(tokens, started), sink) {
+                break;
+            }
             let step = self.state.global_step;
             let Stepped::Done(measured) = self.step(step, sink)? else { continue };
             tokens += measured.loss.tokens;
             self.state.global_step = step + 1;
-            self.state.epoch = (step + 1) as f64 / self.sampler.steps_per_epoch() as f64;
+            self.state.epoch = self.epoch_after(step + 1);
             self.state.num_input_tokens_seen += measured.loss.tokens;
-            let rate = tokens as f64 / started.elapsed().as_secs_f64().max(1e-9);
+            let rate = rate_of(tokens, started);
             let loss = measured.loss.loss;
             self.progress.add(&measured);
-            sink.event(&Event::StepFinished { step: step + 1, loss, tokens_per_second: rate });
+            let tasks = (0..measured.loss.nll.len()).map(|task| measured.loss.task_loss(task)).collect();
+            sink.event(&Event::StepFinished { step: step + 1, loss, tasks, tokens_per_second: rate });
 
             let last = step + 1 == self.total_steps;
             if self.due(self.config.output.logging_strategy, self.state.logging_steps, last)
                 || (step == 0 && self.config.output.logging_first_step)
             {
-                let mut entry = self.progress.take_entry(
-                    &self.state,
-                    self.data.tasks.names(),
-                    &self.weighing.alpha,
-                    rate,
-                    self.scaler.as_ref(),
-                );
-                if self.watch.skipped > 0 {
-                    entry.set("left_out_steps", self.watch.skipped as f64);
-                }
-                if self.watch.rollbacks > 0 {
-                    entry.set("rollbacks", self.watch.rollbacks as f64);
-                }
-                self.state.log(entry.clone());
-                sink.event(&Event::StepLogged(entry));
+                self.log_steps(rate, sink);
             }
+            let mut best = false;
             if self.due(self.config.train.eval_strategy, self.state.eval_steps, false) {
-                self.evaluate(sink)?;
+                best = self.evaluate(sink)?;
             }
             let stopping = stop.load(Ordering::Relaxed);
             if self.due(self.config.output.save_strategy, self.state.save_steps, false) || (stopping && !last)
@@ -154,41 +175,41 @@ impl<'a> Trainer<'a> {
                     Ok(path) => {
                         sink.event(&Event::CheckpointSaved { step: step + 1, path: path.clone() });
                         if stopping && !last {
-                            sink.event(&Event::Interrupted { step: step + 1, checkpoint: Some(path.clone()) });
+                            sink.event(&Event::Interrupted {
+                                step: step + 1,
+                                checkpoint: Some(path.clone()),
+                            });
                             return Ok(Outcome::Interrupted { step: step + 1, checkpoint: path });
                         }
                     }
                     Err(error) if stopping && !last => return Err(self.rescue(error)),
-                    // What was learned so far is in memory: going on loses nothing, ending would.
-                    Err(error) => sink.event(&Event::Warning(format!(
-                        "step {}: the checkpoint could not be saved ({error}); the run goes on and tries again at \
-                         the next one. Make room in, or give back access to, {}",
-                        step + 1,
-                        self.output_dir.display()
-                    ))),
+                    Err(error) => self.not_saved(&error, sink),
                 }
+            } else {
+                self.save_best(best, sink);
             }
         }
+        self.load_best(sink)?;
         let runtime = started.elapsed();
-        let summary = Summary {
+        let mut summary = Summary {
             steps: self.state.global_step,
             train_loss: self.progress.mean_loss(),
             runtime,
             tokens_per_second: tokens as f64 / runtime.as_secs_f64().max(1e-9),
             peak_memory_bytes: ledger::snapshot().total.1 as u64,
+            shares: self.progress.shares(self.data.tasks.names()),
             output_dir: self.output_dir.clone(),
+            ..Summary::default()
         };
         self.finish(&summary, sink).map_err(|error| self.rescue(error))?;
+        summary.files = self.write_views(sink);
+        summary.tasks = task_progress(&self.state.log_history);
         sink.event(&Event::Finished(summary.clone()));
         Ok(Outcome::Finished(summary))
     }
 
     fn announce(&self, sink: &mut dyn EventSink, first_step: u64) {
-        let names = self.data.tasks.names();
-        let mut counts = vec![0; names.len()];
-        for task in self.data.train.task_ids() {
-            counts[task.index()] += 1;
-        }
+        let (names, counts) = (self.data.tasks.names(), self.examples());
         let (trainable, total) = self.model.parameter_counts();
         let placement = self.model.placement();
         let device = match &placement.device {
@@ -214,6 +235,20 @@ impl<'a> Trainer<'a> {
         }));
     }
 
+    /// Training examples of each task.
+    fn examples(&self) -> Vec<usize> {
+        let mut counts = vec![0; self.data.tasks.len()];
+        for task in self.data.train.task_ids() {
+            counts[task.index()] += 1;
+        }
+        counts
+    }
+
+    /// Passes over the data after so many steps.
+    fn epoch_after(&self, steps: u64) -> f64 {
+        steps as f64 / self.sampler.steps_per_epoch() as f64
+    }
+
     /// Whether something with this rhythm happens now; `last` forces it at the end of the run.
     fn due(&self, strategy: IntervalStrategy, every: u64, last: bool) -> bool {
         let step = self.state.global_step;
@@ -226,21 +261,33 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    fn evaluate(&mut self, sink: &mut dyn EventSink) -> Result<()> {
-        let Some(eval) = &self.data.eval else { return Ok(()) };
-        let entry = self.evaluation(eval)?;
-        self.state.log(entry.clone());
-        sink.event(&Event::Evaluated(entry));
-        Ok(())
+    /// Adds an entry for the steps since the last one.
+    fn log_steps(&mut self, rate: f64, sink: &mut dyn EventSink) {
+        let mut entry =
+            self.progress.take_entry(&self.state, self.data.tasks.names(), rate, self.scaler.as_ref());
+        if self.watch.skipped > 0 {
+            entry.set("left_out_steps", self.watch.skipped as f64);
+        }
+        if self.watch.rollbacks > 0 {
+            entry.set("rollbacks", self.watch.rollbacks as f64);
+        }
+        self.record(entry.clone(), sink);
+        sink.event(&Event::StepLogged(entry));
     }
 
-    fn evaluation(&self, data: &Dataset) -> Result<LogEntry> {
-        let started = Instant::now();
-        let batch = self.config.train.per_device_eval_batch_size;
-        let loss = evaluate(&self.model, data, batch, &self.weighing)?;
-        let entry = LogEntry::new(self.state.global_step, self.state.epoch);
-        Ok(evaluation_entry(entry, &loss, self.data.tasks.names(), started.elapsed()))
+    /// Whether early stopping ends the run before the next step; says so, and logs what is not logged yet.
+    fn stop_early(&mut self, rate: f64, sink: &mut dyn EventSink) -> bool {
+        let Some(reason) = self.best.stopped(&self.state) else { return false };
+        if self.config.output.logging_strategy != IntervalStrategy::No && !self.progress.is_logged() {
+            self.log_steps(rate, sink);
+        }
+        sink.event(&Event::StoppedEarly { step: self.state.global_step, reason });
+        true
     }
+}
+
+fn rate_of(tokens: u64, started: Instant) -> f64 {
+    tokens as f64 / started.elapsed().as_secs_f64().max(1e-9)
 }
 
 /// Examples of one optimizer step.

@@ -1,18 +1,21 @@
 //! Everything that is made and checked before the first step.
 
+use super::best::Best;
 use super::lock::OutputLock;
 use super::progress::Progress;
 use super::setup::{self, RunData};
 use super::watch::LossWatch;
-use super::{Trainer, checkpoint, output_dir, resume};
-use crate::config::{Optimizer, Resume, Stage, TrainConfig};
+use super::{Trainer, checkpoint, evaluate, output_dir, resume, weigh};
+use crate::config::{self, Resume, Stage, TrainConfig};
 use crate::data::Dataset;
 use crate::events::{Event, EventSink};
 use crate::schedule::{Schedule, interval, total_steps};
 use crate::state::TrainerState;
+use crate::weighting::conflict::Conflicts;
 use crate::{Error, Result};
-use medley_autograd::optim::{AdamW, AdamWConfig};
+use medley_autograd::optim::{AdafactorConfig, AdamWConfig, LionConfig, Optimizer, OptimizerConfig};
 use medley_autograd::{GradScaler, ScalerConfig};
+use medley_model::Llama;
 use medley_model::tokenizer::Tokenizer;
 use medley_tensor::DType;
 use std::path::Path;
@@ -76,6 +79,34 @@ fn spare_inputs(config: &TrainConfig, model: &Path, output_dir: &Path) -> Result
     Ok(())
 }
 
+/// The optimizer of a configuration over everything that `model` trains.
+pub(super) fn optimizer(config: &TrainConfig, model: &Llama) -> Result<Optimizer> {
+    let args = &config.train;
+    let (beta1, beta2, eps) = (args.adam_beta1, args.adam_beta2, args.adam_epsilon);
+    let weight_decay = args.weight_decay;
+    let adamw =
+        |eight_bit| OptimizerConfig::AdamW(AdamWConfig { beta1, beta2, eps, weight_decay, eight_bit });
+    let lion = |eight_bit| OptimizerConfig::Lion(LionConfig { beta1, beta2, weight_decay, eight_bit });
+    let optimizer = match args.optim {
+        config::Optimizer::AdamwTorch => adamw(false),
+        config::Optimizer::Adamw8bit => adamw(true),
+        config::Optimizer::Lion => lion(false),
+        config::Optimizer::Lion8bit => lion(true),
+        config::Optimizer::Adafactor => {
+            OptimizerConfig::Adafactor(AdafactorConfig::with_weight_decay(weight_decay))
+        }
+    };
+    let optimizer = Optimizer::new(optimizer, model.params())?;
+    Ok(match config.lora.loraplus_lr_ratio {
+        // PEFT's groups (`create_loraplus_optimizer`): B and all vectors, the magnitudes of DoRA and norms among them.
+        Some(ratio) => optimizer.with_lr_scales(|p| {
+            let fast = p.name().contains("lora_B") || p.value().rank() == 1;
+            if fast { ratio } else { 1.0 }
+        }),
+        None => optimizer,
+    })
+}
+
 impl<'a> Trainer<'a> {
     pub(super) fn prepare(config: &'a TrainConfig, sink: &mut dyn EventSink) -> Result<Self> {
         let output_dir = output_dir(config)?.to_path_buf();
@@ -99,8 +130,11 @@ impl<'a> Trainer<'a> {
             sink.event(&Event::Warning(warning));
         }
         let weighing = setup::weighing(&config.tasks, &data.tasks)?;
+        let (answers, logged) = evaluate::prepare(config, &data)?;
+        let best = Best::new(&config.evaluation, &logged, data.tasks.names())?;
         let (model, lora) = setup::training_model(config)?;
         check_ids(&data, model.config().vocab_size, &folder)?;
+        super::pissa::prepare(config, &model, &tokenizer, &output_dir, sink)?;
         let context = model.config().max_position_embeddings;
         let longest = data.train.longest();
         if longest > context {
@@ -108,19 +142,14 @@ impl<'a> Trainer<'a> {
                 "the longest example has {longest} tokens, the model was made for {context}: a cutoff_len of {context} is safer"
             )));
         }
-        let sampler = setup::sampler(config, &data.train)?;
+        let (mut sampler, notes) = setup::sampler(config, &data.train)?;
+        notes.into_iter().for_each(|note| sink.event(&Event::Warning(note)));
         let total_steps = total_steps(&config.train, sampler.steps_per_epoch() as u64);
+        sampler.for_run(total_steps);
+        let (weigher, probe) = weigh::weigher(config, &data, &weighing.alpha, total_steps, sink)?;
+        let conflicts = Conflicts::new(data.tasks.len());
         let args = &config.train;
-        let optimizer = AdamW::new(
-            AdamWConfig {
-                beta1: args.adam_beta1,
-                beta2: args.adam_beta2,
-                eps: args.adam_epsilon,
-                weight_decay: args.weight_decay,
-                eight_bit: args.optim == Optimizer::Adamw8bit,
-            },
-            model.params(),
-        )?;
+        let optimizer = optimizer(config, &model)?;
         let scaler = match model.placement().compute {
             DType::F16 => Some(GradScaler::new(ScalerConfig::default())?),
             _ => None,
@@ -142,6 +171,9 @@ impl<'a> Trainer<'a> {
             tokenizer,
             data,
             weighing,
+            weigher,
+            probe,
+            conflicts,
             sampler,
             optimizer,
             scaler,
@@ -149,8 +181,12 @@ impl<'a> Trainer<'a> {
             state,
             progress: Progress::default(),
             watch: LossWatch::default(),
+            best,
+            answers,
             output_dir,
             total_steps,
+            stop_ids: renderer.as_ref().map(|r| r.stop_ids().to_vec()).unwrap_or_default(),
+            recorder: None,
             _lock: lock,
         };
         match resume {

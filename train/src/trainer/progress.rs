@@ -2,6 +2,7 @@
 //! resumed run would average its next entry over fewer steps than an uninterrupted one.
 
 use super::step::StepLoss;
+use crate::events::TaskShare;
 use crate::state::{LogEntry, TrainerState, write_json};
 use crate::{Error, Result};
 use medley_autograd::GradScaler;
@@ -13,6 +14,8 @@ const FILE: &str = "progress.json";
 /// What one step measured.
 pub(super) struct Measured {
     pub loss: StepLoss,
+    /// The weight each task had.
+    pub alpha: Vec<f64>,
     /// Before clipping.
     pub grad_norm: f64,
     pub learning_rate: f64,
@@ -20,6 +23,46 @@ pub(super) struct Measured {
     pub skipped: bool,
     /// The step was left out for its loss, which then counts nowhere.
     pub left_out: bool,
+    /// What the sampler was asked for, by task: examples, or labelled tokens where those are shared.
+    pub asked: Vec<f64>,
+}
+
+/// What the tasks were asked to have of something and what they had.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Drawn {
+    asked: Vec<f64>,
+    examples: Vec<u64>,
+    labelled: Vec<u64>,
+}
+
+impl Drawn {
+    fn add(&mut self, step: &Measured) {
+        let tasks = step.loss.nll.len();
+        self.asked.resize(tasks, 0.0);
+        self.examples.resize(tasks, 0);
+        self.labelled.resize(tasks, 0);
+        self.asked.iter_mut().zip(&step.asked).for_each(|(sum, x)| *sum += x);
+        self.examples.iter_mut().zip(&step.loss.examples).for_each(|(sum, x)| *sum += x);
+        self.labelled.iter_mut().zip(&step.loss.labelled).for_each(|(sum, x)| *sum += x);
+    }
+
+    /// Shares by task, none where nothing was drawn.
+    fn shares(&self, tasks: &[String]) -> Vec<TaskShare> {
+        let total = |counts: &[u64]| counts.iter().sum::<u64>().max(1) as f64;
+        let (examples, labelled) = (total(&self.examples), total(&self.labelled));
+        let asked: f64 = self.asked.iter().sum();
+        let each = tasks.iter().zip(&self.asked).zip(self.examples.iter().zip(&self.labelled));
+        each.map(|((name, a), (e, l))| TaskShare {
+            task: name.clone(),
+            asked: if asked > 0.0 { a / asked } else { 0.0 },
+            examples: *e,
+            share: *e as f64 / examples,
+            labelled_tokens: *l,
+            share_tokens: *l as f64 / labelled,
+        })
+        .collect()
+    }
 }
 
 /// Sums over the steps of the run, and over those since the last log entry.
@@ -37,6 +80,11 @@ pub(super) struct Progress {
     /// Sums by task of their negative log-likelihoods and labelled tokens.
     nll: Vec<f64>,
     labelled: Vec<u64>,
+    /// Each task's weight in the last of them.
+    alpha: Vec<f64>,
+    /// What was drawn of each task since the last entry, and in the whole run.
+    drawn: Drawn,
+    run_drawn: Drawn,
     /// Gradient norm and learning rate of the last of them that was not skipped.
     last: Option<[f64; 2]>,
 }
@@ -53,6 +101,9 @@ impl Progress {
         self.run_loss += step.loss.loss;
         self.loss += step.loss.loss;
         self.steps += 1;
+        self.alpha.clone_from(&step.alpha);
+        self.drawn.add(step);
+        self.run_drawn.add(step);
         for (sum, nll) in self.nll.iter_mut().zip(&step.loss.nll) {
             *sum += nll;
         }
@@ -65,13 +116,12 @@ impl Progress {
     }
 
     /// The entry for the steps since the last one: loss is the mean over them, a task's loss is over
-    /// its labelled tokens in them. `alpha` holds each task's weight; a loss scaler adds its scale and how
-    /// many steps of the run it has skipped.
+    /// its labelled tokens in them, its weight that of the last; a loss scaler adds its scale and how many
+    /// steps of the run it has skipped.
     pub fn take_entry(
         &mut self,
         state: &TrainerState,
         tasks: &[String],
-        alpha: &[f64],
         tokens_per_second: f64,
         scaler: Option<&GradScaler>,
     ) -> LogEntry {
@@ -84,8 +134,13 @@ impl Progress {
                 entry.set(format!("loss/{name}"), nll / *labelled as f64);
             }
         }
-        for (name, weight) in tasks.iter().zip(alpha) {
+        for (name, weight) in tasks.iter().zip(&self.alpha) {
             entry.set(format!("weight/{name}"), *weight);
+        }
+        for share in self.drawn.shares(tasks) {
+            entry.set(format!("share/{}", share.task), share.share);
+            entry.set(format!("share_tokens/{}", share.task), share.share_tokens);
+            entry.set(format!("share_asked/{}", share.task), share.asked);
         }
         if let Some([grad_norm, learning_rate]) = self.last {
             entry.set("grad_norm", grad_norm);
@@ -95,13 +150,25 @@ impl Progress {
             entry.set("loss_scale", f64::from(scaler.scale()));
             entry.set("skipped_steps", scaler.skipped() as f64);
         }
-        *self = Progress { run_loss: self.run_loss, counted: self.counted, ..Progress::default() };
+        let (run_loss, counted) = (self.run_loss, self.counted);
+        let run_drawn = std::mem::take(&mut self.run_drawn);
+        *self = Progress { run_loss, counted, run_drawn, ..Progress::default() };
         entry.with("tokens_per_second", tokens_per_second)
+    }
+
+    /// Whether the last entry holds every step.
+    pub fn is_logged(&self) -> bool {
+        self.steps == 0
     }
 
     /// Mean loss over all steps so far, those left out not counted.
     pub fn mean_loss(&self) -> f64 {
         self.run_loss / self.counted.max(1) as f64
+    }
+
+    /// What each task was asked to have of the whole run so far, and what it had.
+    pub fn shares(&self, tasks: &[String]) -> Vec<TaskShare> {
+        self.run_drawn.shares(tasks)
     }
 
     pub fn write(&self, folder: &Path) -> Result<()> {

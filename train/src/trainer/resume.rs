@@ -17,6 +17,8 @@ use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
 const OPTIMIZER: &str = "optimizer.safetensors";
+/// Trained weights of checkpoints that no run goes on from, for `load_best_model_at_end`.
+const PARAMETERS: &str = "parameters.safetensors";
 const RUN: &str = "run.json";
 /// The loss scale, where there is one.
 const SCALER: &str = "scaler.json";
@@ -25,7 +27,20 @@ const SETTINGS: &str = "settings.json";
 
 /// What shapes data and updates, flat: the options, and the dtype of the activations.
 fn settings(config: &TrainConfig, compute: DType) -> Map<String, Value> {
-    let sections = [json!(config.tasks), json!(config.lora), json!(config.data), json!(config.train)];
+    let sections = [
+        json!(config.tasks),
+        json!(config.lora),
+        json!(config.data),
+        json!(config.train),
+        // What may end the run early.
+        json!({
+            "early_stopping_steps": config.evaluation.early_stopping_steps,
+            "early_stopping_threshold": config.evaluation.early_stopping_threshold,
+            "early_stopping_tasks": config.evaluation.early_stopping_tasks,
+            "metric_for_best_model": config.evaluation.metric_for_best_model,
+            "greater_is_better": config.evaluation.greater_is_better,
+        }),
+    ];
     let mut all: Map<String, Value> =
         sections.into_iter().filter_map(|v| v.as_object().cloned()).flatten().collect();
     // These say where, when and whether, not how.
@@ -46,6 +61,7 @@ fn settings(config: &TrainConfig, compute: DType) -> Map<String, Value> {
         "overwrite_cache",
         "num_train_epochs",
         "max_steps",
+        "conflict_steps",
     ] {
         all.remove(key);
     }
@@ -143,16 +159,43 @@ impl Trainer<'_> {
         }
     }
 
-    pub(super) fn write_optimizer(&self, folder: &Path) -> Result<()> {
-        let mut tensors: Vec<(String, Tensor)> = vec![];
+    /// The trained weights by name.
+    fn parameters(&self) -> Vec<(String, Tensor)> {
+        self.optimizer.params().iter().map(|p| (format!("param/{}", p.name()), p.value())).collect()
+    }
+
+    pub(super) fn write_parameters(&self, folder: &Path) -> Result<()> {
+        write_tensors(&folder.join(PARAMETERS), &self.parameters())
+    }
+
+    /// Puts the trained weights of a checkpoint back, and nothing else of it.
+    pub(super) fn read_parameters(&mut self, folder: &Path) -> Result<()> {
+        let file =
+            [OPTIMIZER, PARAMETERS].map(|name| folder.join(name)).into_iter().find(|path| path.is_file());
+        let file = file.ok_or_else(|| Error::Checkpoint {
+            path: folder.to_path_buf(),
+            message: format!("neither {OPTIMIZER} nor {PARAMETERS} is there"),
+        })?;
+        self.set_parameters(&Safetensors::open(file)?)
+    }
+
+    fn set_parameters(&mut self, file: &Safetensors) -> Result<()> {
+        let kind = if self.lora.is_some() { Category::Adapters } else { Category::Weights };
         for p in self.optimizer.params() {
-            tensors.push((format!("param/{}", p.name()), p.value()));
+            let _scope = ledger::scope(kind);
+            p.set(read_tensor(file, &format!("param/{}", p.name()), p.value().shape(), DType::F32)?)?;
         }
+        Ok(())
+    }
+
+    pub(super) fn write_optimizer(&self, folder: &Path) -> Result<()> {
+        let mut tensors = self.parameters();
         tensors.extend(self.optimizer.state());
         write_tensors(&folder.join(OPTIMIZER), &tensors)?;
         if let Some(scaler) = &self.scaler {
             write_json(&folder.join(SCALER), &scaler.state())?;
         }
+        self.save_weights(folder)?;
         write_json(&folder.join(SETTINGS), &settings(self.config, self.model.placement().compute))?;
         write_json(&folder.join(RUN), &self.run_key())
     }
@@ -191,11 +234,7 @@ impl Trainer<'_> {
             )));
         }
         let file = Safetensors::open(folder.join(OPTIMIZER))?;
-        let kind = if self.lora.is_some() { Category::Adapters } else { Category::Weights };
-        for p in self.optimizer.params() {
-            let _scope = ledger::scope(kind);
-            p.set(read_tensor(&file, &format!("param/{}", p.name()), p.value().shape(), DType::F32)?)?;
-        }
+        self.set_parameters(&file)?;
         let state = TrainerState::read(folder)?;
         // A skipped step moved nothing, so it does not count.
         let mut updates = state.global_step;
@@ -218,6 +257,7 @@ impl Trainer<'_> {
         }
         self.optimizer.restore(updates, |name, shape, dtype| read_tensor(&file, name, shape, dtype))?;
         self.progress = Progress::read(folder)?;
+        self.restore_weights(folder, sink)?;
         self.watch = LossWatch::read(folder)?;
         // The rhythm is this run's: an option changed for the resumed part takes effect.
         self.state = TrainerState {

@@ -3,13 +3,13 @@
 use super::step::Weighing;
 use crate::config::{EvalContamination, FinetuningType, LoraTarget, Stage, TaskArgs, TrainConfig};
 use crate::data::{self, CacheOptions, Dataset, LoadOptions, PtOptions, Split, Tasks};
-use crate::mix::{Sampler, SamplerOptions};
+use crate::mix::Sampler;
 use crate::predict::evaluation_split;
 use crate::{Error, Result};
-use medley_model::adapter::{LoraConfig, Targets};
+use medley_model::adapter::{LoraConfig, Pissa, Targets};
 use medley_model::template::{RenderOptions, Renderer};
 use medley_model::tokenizer::Tokenizer;
-use medley_model::{BaseStorage, Llama, ModelConfig, Placement};
+use medley_model::{BaseStorage, Freeze, Llama, ModelConfig, Placement, TrainedWeights};
 use medley_tensor::{DType, Device};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -46,7 +46,10 @@ pub fn renderer(config: &TrainConfig) -> Result<Renderer> {
         mask_history: config.data.mask_history,
         task_prefix: config.data.task_prefix,
         default_system: config.data.default_system.clone(),
+        enable_thinking: config.data.enable_thinking,
+        preserve_thinking: config.data.preserve_thinking,
         cutoff_len: Some(config.data.cutoff_len),
+        ..RenderOptions::default()
     };
     Ok(Renderer::new(config.data.template.as_deref(), tokenizer, options)?)
 }
@@ -228,19 +231,14 @@ fn without_duplicates(config: &TrainConfig, loaded: Dataset) -> Dataset {
     kept
 }
 
-/// The order of `data`'s examples that a configuration asks for.
+/// The order of `data`'s examples that a configuration asks for, and what the user should know about it.
 ///
 /// # Errors
 /// No examples, or shares that cannot be drawn.
-pub fn sampler(config: &TrainConfig, data: &Dataset) -> Result<Sampler> {
-    let options = SamplerOptions {
-        strategy: config.tasks.sampling_strategy,
-        sampling_temperature: config.tasks.sampling_temperature,
-        step_size: super::step_size(config),
-        shuffle: !config.data.disable_shuffling,
-        seed: data_seed(config),
-    };
-    Sampler::new(&data.task_ids(), options).map_err(|e| Error::Run(e.to_string()))
+pub fn sampler(config: &TrainConfig, data: &Dataset) -> Result<(Sampler, Vec<String>)> {
+    let (step_size, shuffle) = (super::step_size(config), !config.data.disable_shuffling);
+    Sampler::from_config(&config.tasks, data, step_size, shuffle, data_seed(config))
+        .map_err(|e| Error::Run(e.to_string()))
 }
 
 /// `data_seed`, else `seed`.
@@ -280,6 +278,32 @@ pub fn lora_config(config: &TrainConfig) -> Option<LoraConfig> {
             LoraTarget::Modules(kinds) => Targets::Kinds(kinds.clone()),
         },
         rslora: config.lora.use_rslora,
+        dora: config.lora.use_dora,
+        modules_to_save: config.lora.additional_target.clone(),
+        ..LoraConfig::default()
+    })
+}
+
+/// The weights of the base that are trained although it is frozen: the blocks of `freeze`, the modules of
+/// `additional_target`.
+///
+/// # Errors
+/// When config.json of `folder` cannot be read, or names belong to no weight of the model.
+fn trained_weights(config: &TrainConfig, folder: &Path) -> Result<TrainedWeights> {
+    let args = &config.lora;
+    Ok(match args.finetuning_type {
+        FinetuningType::Freeze => {
+            let freeze = Freeze {
+                layers: args.freeze_trainable_layers,
+                modules: args.freeze_trainable_modules.clone(),
+                extra: args.freeze_extra_modules.clone(),
+            };
+            TrainedWeights::freeze(&ModelConfig::from_folder(folder)?, &freeze)?
+        }
+        FinetuningType::Lora if !args.additional_target.is_empty() => {
+            TrainedWeights::modules(&ModelConfig::from_folder(folder)?, &args.additional_target)?
+        }
+        FinetuningType::Lora | FinetuningType::Full => TrainedWeights::default(),
     })
 }
 
@@ -323,13 +347,27 @@ pub fn training_model(config: &TrainConfig) -> Result<(Llama, Option<LoraConfig>
         let model = Llama::from_scratch(ModelConfig::from_folder(&folder)?, config.run.seed, placement)?;
         return Ok((model, None));
     }
-    let mut model = Llama::open_on(&folder, storage(config, lora.is_none()), placement)?;
+    let full = config.lora.finetuning_type == FinetuningType::Full;
+    let storage = storage(config, full);
+    let trained = trained_weights(config, &folder)?;
+    let mut model = Llama::open_trained(&folder, storage, placement, trained)?;
     let Some(mut lora) = lora else { return Ok((model, None)) };
     match &config.model.adapter_name_or_path {
+        Some(adapter) if config.lora.pissa_init => {
+            return Err(Error::Run(format!(
+                "pissa_init begins a new adapter, and adapter_name_or_path goes on with {}; give one of the two",
+                adapter.display()
+            )));
+        }
         Some(adapter) => {
             let mut loaded = model.load_lora(adapter)?;
             loaded.dropout = lora.dropout;
             lora = loaded;
+        }
+        None if config.lora.pissa_init => {
+            let (iterations, convert) =
+                (usize::try_from(config.lora.pissa_iter).ok(), config.lora.pissa_convert);
+            model.attach_pissa(&lora, Pissa { iterations, convert }, config.run.seed, &folder, storage)?;
         }
         None => model.attach_lora(&lora, config.run.seed)?,
     }

@@ -5,10 +5,13 @@
 // One labelled span an example is the usual case here.
 #![allow(clippy::single_range_in_vec_init)]
 
+mod by_task;
+mod methods;
+
 use super::*;
 use crate::config::LossReduction;
 use crate::data::Dataset;
-use medley_autograd::optim::{AdamWConfig, StepSettings};
+use medley_autograd::optim::{AdamWConfig, OptimizerConfig, StepSettings};
 use medley_model::BaseStorage;
 use medley_model::adapter::Targets;
 use medley_tensor::Tensor;
@@ -37,7 +40,7 @@ fn adapted(run: &str, storage: BaseStorage) -> Llama {
 fn fresh_adapter(dropout: f64) -> Llama {
     let mut model = base(BaseStorage::Mapped);
     let targets = Targets::Kinds(vec!["q_proj".into(), "v_proj".into()]);
-    let config = LoraConfig { rank: 4, alpha: 8.0, dropout, targets, rslora: false };
+    let config = LoraConfig { rank: 4, alpha: 8.0, dropout, targets, ..LoraConfig::default() };
     model.attach_lora(&config, 7).unwrap();
     for (i, param) in model.params().iter().enumerate().filter(|(_, p)| p.name().contains("lora_B")) {
         let mut rng = Philox::new(8, i as u64);
@@ -94,20 +97,27 @@ fn plain(tasks: usize) -> Weighing {
 }
 
 fn training(step: u64) -> Option<Training> {
-    Some(Training { seed: 42, first_micro_batch: step, checkpoint: false, loss_scale: 1.0 })
+    Some(Training {
+        seed: 42,
+        step,
+        first_micro_batch: step,
+        checkpoint: false,
+        loss_scale: 1.0,
+        neftune_alpha: None,
+    })
 }
 
 fn all(data: &Dataset) -> Vec<u32> {
     (0..data.len() as u32).collect()
 }
 
-fn optimizer(model: &Llama, weight_decay: f64) -> AdamW {
+fn optimizer(model: &Llama, weight_decay: f64) -> Optimizer {
     let config = AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay, eight_bit: false };
-    AdamW::new(config, model.params()).unwrap()
+    Optimizer::new(OptimizerConfig::AdamW(config), model.params()).unwrap()
 }
 
 /// One update on all of `data`: (loss, gradient norm before clipping).
-fn update(model: &Llama, optimizer: &mut AdamW, data: &Dataset, step: u64) -> (f64, f64) {
+fn update(model: &Llama, optimizer: &mut Optimizer, data: &Dataset, step: u64) -> (f64, f64) {
     let weighing = plain(data.tasks().len());
     let loss = run_examples(model, data, &all(data), 2, &weighing, training(step)).unwrap().loss;
     let settings = StepSettings { learning_rate: LEARNING_RATE, max_grad_norm: 1.0, loss_scale: 1.0 };
@@ -155,13 +165,23 @@ fn rank_stabilised_lora_on_all_layers_takes_the_steps_of_peft() {
 }
 
 #[test]
+fn dora_with_ranks_by_layer_takes_the_steps_of_peft() {
+    five_steps_agree("dora_q_down", || adapted("dora_q_down", BaseStorage::Mapped));
+}
+
+#[test]
+fn lora_on_one_block_takes_the_steps_of_peft() {
+    five_steps_agree("lora_patterns", || adapted("lora_patterns", BaseStorage::Mapped));
+}
+
+#[test]
 fn full_fine_tuning_takes_the_steps_of_pytorch() {
     five_steps_agree("full", || base(BaseStorage::Trainable));
 }
 
 #[test]
 fn weighted_losses_and_gradients_are_those_of_pytorch() {
-    for run in ["lora_qv", "lora_all_rslora"] {
+    for run in ["lora_qv", "lora_all_rslora", "dora_q_down", "lora_patterns"] {
         let reference = Reference::open(run);
         let data = reference.step(0);
         assert_eq!(reference.u32s("tasks"), [0, 1, 0]);
@@ -250,7 +270,14 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
     difference / norm(&mut b.iter().map(|b| f64::from(*b)))
 }
 
-const QUIET: Training = Training { seed: 1, first_micro_batch: 0, checkpoint: false, loss_scale: 1.0 };
+const QUIET: Training = Training {
+    seed: 1,
+    step: 0,
+    first_micro_batch: 0,
+    checkpoint: false,
+    loss_scale: 1.0,
+    neftune_alpha: None,
+};
 
 #[test]
 fn a_step_does_not_depend_on_its_micro_batches() {
@@ -381,7 +408,7 @@ fn dropout_depends_on_the_seed_and_the_step_alone() {
     let indices = all(&data);
     let weighing = weighed(LossReduction::TaskMean, &ALPHA);
     let run = |seed, first_micro_batch| {
-        let train = Training { seed, first_micro_batch, checkpoint: false, loss_scale: 1.0 };
+        let train = Training { seed, first_micro_batch, ..QUIET };
         gradient(&model, &data, &indices, 4, &weighing, train)
     };
     let first = run(1, 0);

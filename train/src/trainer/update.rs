@@ -4,7 +4,8 @@ use super::progress::Measured;
 use super::step::{StepLoss, Training, run_examples};
 use super::watch::{Finding, MOST_SKIPS_IN_A_ROW};
 use super::{Trainer, checkpoint};
-use crate::config::BadStep;
+use crate::config::{BadStep, GradientSurgery};
+use crate::data::location;
 use crate::events::{Event, EventSink};
 use crate::{Error, Result};
 use medley_autograd::GradScaler;
@@ -30,20 +31,24 @@ impl Trainer<'_> {
         let loss_scale = self.scaler.as_ref().map_or(1.0, GradScaler::scale);
         let args = &self.config.train;
         let indices = self.sampler.step(step + self.watch.data_offset).to_vec();
+        let asked = self.sampler.asked(step + self.watch.data_offset);
         let training = Training {
             seed: self.config.run.seed,
+            step,
             first_micro_batch: step * args.gradient_accumulation_steps as u64,
             checkpoint: args.gradient_checkpointing,
             loss_scale,
+            neftune_alpha: args.neftune_noise_alpha,
         };
-        let loss = run_examples(
-            &self.model,
-            &self.data.train,
-            &indices,
-            args.per_device_train_batch_size,
-            &self.weighing,
-            Some(training),
-        )?;
+        let (micro_batch, max_grad_norm) = (args.per_device_train_batch_size, args.max_grad_norm);
+        let weighing = self.weigh(step, &indices)?;
+        let loss = match self.config.tasks.gradient_surgery {
+            GradientSurgery::Pcgrad => self.run_projected(step, &indices, &weighing, training)?,
+            GradientSurgery::None => {
+                self.measure_conflicts(step, &indices, training)?;
+                run_examples(&self.model, &self.data.train, &indices, micro_batch, &weighing, Some(training))?
+            }
+        };
         let finding = self.watch.judge(&loss, args.loss_spike_threshold);
         if let Some(finding) = finding
             && let Some(stepped) = self.bad_step(&finding, &loss, step, &indices, sink)?
@@ -51,7 +56,6 @@ impl Trainer<'_> {
             return Ok(stepped);
         }
         let learning_rate = self.schedule.lr(step);
-        let max_grad_norm = args.max_grad_norm;
         let report = self.optimizer.step(&StepSettings { learning_rate, max_grad_norm, loss_scale })?;
         match &mut self.scaler {
             Some(scaler) => {
@@ -72,16 +76,14 @@ impl Trainer<'_> {
             }
             None => {}
         }
+        if !report.skipped {
+            self.learn_weights(&indices, &loss)?;
+        }
         self.watch.add(&loss, args.loss_spike_threshold);
         self.watch.skipped_in_a_row = 0;
-        let grad_norm = report.grad_norm;
-        Ok(Stepped::Done(Measured {
-            loss,
-            grad_norm,
-            learning_rate,
-            skipped: report.skipped,
-            left_out: false,
-        }))
+        let (grad_norm, skipped) = (report.grad_norm, report.skipped);
+        let alpha = weighing.alpha;
+        Ok(Stepped::Done(Measured { loss, alpha, grad_norm, learning_rate, skipped, left_out: false, asked }))
     }
 
     /// Reports a step that is not to be trusted and does what the options say; `None` where it is to be taken
@@ -141,7 +143,9 @@ impl Trainer<'_> {
         self.watch.skipped += 1;
         self.watch.skipped_in_a_row += 1;
         let (loss, learning_rate) = (loss.clone(), self.schedule.lr(step));
-        let measured = Measured { loss, grad_norm: f64::NAN, learning_rate, skipped: true, left_out: true };
+        let (alpha, grad_norm) = (self.weigher.alpha(), f64::NAN);
+        let measured =
+            Measured { loss, alpha, grad_norm, learning_rate, skipped: true, left_out: true, asked: vec![] };
         Ok(Some(Stepped::Done(measured)))
     }
 
@@ -203,7 +207,7 @@ impl Trainer<'_> {
             if tasks.is_empty() || tasks.contains(&task) {
                 let one = run_examples(&self.model, &self.data.train, &[i], 1, &self.weighing, None)?;
                 let mean = one.task_loss(task).unwrap_or(0.0);
-                losses.push((mean, format!("{}:{}", example.file.display(), example.line)));
+                losses.push((mean, location(example.file, example.line)));
             }
         }
         // NaN counts as the worst.

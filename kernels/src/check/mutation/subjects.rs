@@ -8,9 +8,10 @@ use crate::check::random;
 use crate::ops::attention::{DeviceKeyValues, attention_with_device_caches};
 use crate::ops::*;
 use crate::updates::accumulate::add_into;
-use crate::updates::adamw::{Moments, Parameter, Progress, Step};
+use crate::updates::adamw::{Moments, Step};
 use crate::updates::grad_norm::grad_norm;
 use crate::updates::nf4::{dequantize_tensor, quantize_tensor};
+use crate::updates::{Clip, Parameter, Progress, State, StepReport, adafactor, lion};
 use medley_tensor::device::{CudaDevice, Device};
 use medley_tensor::{DType, Op, Result, Tensor};
 use std::sync::Arc;
@@ -46,6 +47,7 @@ pub(super) const SUBJECTS: &[Subject] = &[
     Subject { file: "kernels/src/ops/attention/attention_rows.ptx", run: attention_rows },
     Subject { file: "kernels/src/ops/binary/binary.ptx", run: binary },
     Subject { file: "kernels/src/ops/concat/concat.ptx", run: concat },
+    Subject { file: "kernels/src/ops/dora/dora.ptx", run: dora },
     Subject { file: "kernels/src/ops/dropout/dropout.ptx", run: dropout },
     Subject { file: "kernels/src/ops/embedding/embedding.ptx", run: embedding },
     Subject { file: "kernels/src/ops/geglu/geglu.ptx", run: geglu },
@@ -54,6 +56,7 @@ pub(super) const SUBJECTS: &[Subject] = &[
         file: "kernels/src/ops/linear_cross_entropy/linear_cross_entropy.ptx",
         run: linear_cross_entropy,
     },
+    Subject { file: "kernels/src/ops/neftune/neftune.ptx", run: neftune },
     Subject { file: "kernels/src/ops/permute/permute.ptx", run: permute },
     Subject { file: "kernels/src/ops/reduce/reduce.ptx", run: reduce },
     Subject { file: "kernels/src/ops/rms_norm/rms_norm.ptx", run: rms_norm },
@@ -64,7 +67,10 @@ pub(super) const SUBJECTS: &[Subject] = &[
     Subject { file: "kernels/src/ops/unary/unary.ptx", run: unary },
     Subject { file: "kernels/src/updates/accumulate/accumulate.ptx", run: accumulate },
     Subject { file: "kernels/src/updates/adamw/adamw.ptx", run: adamw },
+    Subject { file: "kernels/src/updates/adafactor/adafactor.ptx", run: adafactor },
+    Subject { file: "kernels/src/updates/control/control.ptx", run: adamw },
     Subject { file: "kernels/src/updates/grad_norm/grad_norm.ptx", run: norm },
+    Subject { file: "kernels/src/updates/lion/lion.ptx", run: lion },
     Subject { file: "kernels/src/updates/nf4/nf4.ptx", run: nf4 },
     Subject { file: "tensor/src/device/strided_copy.ptx", run: strided_copy },
 ];
@@ -157,6 +163,20 @@ fn unary(run: &mut Run) -> Result<()> {
 
 fn dropout(run: &mut Run) -> Result<()> {
     pointwise(run, Dropout { p: 0.4, seed: u64::MAX - 3, stream: (1 << 40) | 5 })
+}
+
+/// Rows of one and two tiles, whole and ragged; one and two slabs; norms over an NF4 weight.
+fn dora(run: &mut Run) -> Result<()> {
+    for (rows, n) in [(3, 5), (70, 24), (130, 300), (2, 2056)] {
+        let z = run.tensor(&[rows, n], 1, BF16)?;
+        let vectors = [2, 3, 4].map(|seed| run.tensor(&[n], seed, F32));
+        let [m, norm, bias] = vectors;
+        run.op(Dora {}, &[z, m?, norm?, bias?])?;
+    }
+    let weight = run.tensor(&[300, 64], 1, F32)?;
+    let (a, b) = (run.tensor(&[5, 64], 2, F32)?, run.tensor(&[300, 5], 3, F32)?);
+    let squares = dora::squared_rows(&weight)?;
+    run.keep(&dora::row_norms(&weight, &a, &b, 0.5, &squares)?)
 }
 
 /// The same for two operands, and broadcast ones.
@@ -426,19 +446,92 @@ fn adamw(run: &mut Run) -> Result<()> {
             moments.push(Moments::zeros(&on, &[n], eight_bit)?);
         }
         let mut progress = Progress::default();
-        let step = Step { lr: 1e-2, beta1: 0.9, beta2: 0.999, eps: 1e-8, max_norm: 1.0, loss_scale: 4.0 };
+        let step = Step {
+            lr: 1e-2,
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            clip: Clip { max_norm: 1.0, loss_scale: 4.0 },
+        };
         for _ in 0..2 {
-            let mut parameters: Vec<Parameter> = values
+            let mut parameters: Vec<Parameter<Moments>> = values
                 .iter_mut()
                 .zip(&grads)
                 .zip(&mut moments)
-                .map(|((value, grad), moments)| Parameter { value, grad, moments, weight_decay: 0.1 })
+                .map(|((value, grad), state)| Parameter {
+                    value,
+                    grad,
+                    state,
+                    weight_decay: 0.1,
+                    lr_scale: 2.0,
+                })
                 .collect();
             step.run(&mut parameters, &mut progress)?;
         }
-        for t in values.iter().chain(moments.iter().flat_map(Moments::parts).map(|(_, t)| t)) {
+        for t in values.iter().chain(moments.iter().flat_map(State::parts).map(|(_, t)| t)) {
             run.keep(t)?;
         }
+    }
+    Ok(())
+}
+
+/// Two steps over matrices, which end inside bands and tiles, and vectors; several and one alone.
+fn steps<S: State>(
+    run: &mut Run,
+    zeros: impl Fn(&Device, &[usize]) -> Result<S>,
+    step: impl Fn(&mut [Parameter<S>], &mut Progress) -> Result<StepReport>,
+) -> Result<()> {
+    let on = run.on();
+    for shapes in [&[&[300, 130][..], &[37], &[32_768 + 77], &[8, 5]][..], &[&[70, 67]]] {
+        let (mut values, mut grads, mut states) = (vec![], vec![], vec![]);
+        for (shape, i) in shapes.iter().zip(0..) {
+            values.push(run.tensor(shape, i, F32)?);
+            grads.push(run.tensor(shape, 100 + i, F32)?);
+            states.push(zeros(&on, shape)?);
+        }
+        let mut progress = Progress::default();
+        for _ in 0..2 {
+            let mut parameters: Vec<Parameter<S>> = values
+                .iter_mut()
+                .zip(&grads)
+                .zip(&mut states)
+                .map(|((value, grad), state)| Parameter {
+                    value,
+                    grad,
+                    state,
+                    weight_decay: 0.1,
+                    lr_scale: 2.0,
+                })
+                .collect();
+            step(&mut parameters, &mut progress)?;
+        }
+        for t in values.iter().chain(states.iter().flat_map(State::parts).map(|(_, t)| t)) {
+            run.keep(t)?;
+        }
+    }
+    Ok(())
+}
+
+const CLIP: Clip = Clip { max_norm: 1.0, loss_scale: 4.0 };
+
+fn lion(run: &mut Run) -> Result<()> {
+    let step = lion::Step { lr: 1e-2, beta1: 0.9, beta2: 0.99, clip: CLIP };
+    for eight_bit in [false, true] {
+        steps(run, |on, shape| lion::Moment::zeros(on, shape, eight_bit), |p, made| step.run(p, made))?;
+    }
+    Ok(())
+}
+
+fn adafactor(run: &mut Run) -> Result<()> {
+    let step = adafactor::Step { lr: 1e-2, decay_rate: -0.8, eps: 1e-30, clip_threshold: 1.0, clip: CLIP };
+    steps(run, adafactor::SecondMoment::zeros, |p, made| step.run(p, made))
+}
+
+fn neftune(run: &mut Run) -> Result<()> {
+    for (cuts, h) in [(&[0u32, 3, 4, 9][..], 520), (&[0, 5], 7)] {
+        let op = Neftune { alpha: 5.0, seed: 1, stream: 2, cu_seqlens: cuts.into() };
+        let x = run.tensor(&[cuts[cuts.len() - 1] as usize, h], 1, BF16)?;
+        run.keep(&op.forward(&[&x], &[true])?.0[0])?;
     }
     Ok(())
 }

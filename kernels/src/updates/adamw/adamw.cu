@@ -1,12 +1,10 @@
 // AdamW over all parameters at once: unscale, clip and update in one pass.
 //
-//   grad_norm            Σ g² ──► total
-//   adamw_control_f32    total ──► norm, found_inf, grad_scale, the step's number and bias corrections: Control
 //   adamw_f32            p, m, v ← AdamW(g · grad_scale)                     one block a chunk
 //   adamw_8bit_f32       the same with m and v as 8-bit codes, blocks of 256  one block a chunk
 //
-// The host waits for nothing in between: whether the step is skipped (a gradient is not finite) and by
-// how much gradients are scaled is read from `Control` in device memory.
+// Whether the step is skipped (a gradient is not finite) and by how much gradients are scaled is read from
+// `Control` in device memory, which `updates/control` writes.
 //
 // Arithmetic is the CPU's in the CPU's order: products and sums are rounded one by one (`__fmul_rn`,
 // `__fadd_rn`), so ptxas fuses none, and results agree bit for bit. It is free: the kernels are memory-bound.
@@ -14,47 +12,8 @@
 // Floor, bytes a parameter: 28 with f32 moments (p, g, m, v read; p, m, v written), 16 with 8-bit ones
 // (p, g read, p written: 12; two codes read and written: 4; two absmax in 256: 0.06).
 // Launch: grid (chunks), 256 threads.
+#include "blockwise.cuh"
 #include "parameters.cuh"
-
-struct Control {
-    double norm; // L2, of the unscaled gradients
-    float grad_scale;
-    u32 found_inf;
-    float step_size;
-    float root_correction2;
-    u64 step; // updates made, this one included unless skipped
-};
-
-// x^n as compiler-rt's __powidf2 (Rust's powi) computes it.
-__device__ __forceinline__ double power(double x, u64 n) {
-    double r = 1.0;
-    for (;;) {
-        if (n & 1) r = __dmul_rn(r, x);
-        n >>= 1;
-        if (n == 0) return r;
-        x = __dmul_rn(x, x);
-    }
-}
-
-// One thread. `total` is Σ g² of the scaled gradients; `inverse_scale` undoes the loss scale; `max_norm` 0
-// clips nothing.
-extern "C" __global__ void __launch_bounds__(32)
-adamw_control_f32(Control *control, const double *total, double inverse_scale,
-                  double max_norm, double lr, double beta1, double beta2) {
-    const double sum = *total, norm = __dmul_rn(sqrt(sum), inverse_scale);
-    const bool finite = sum < __longlong_as_double(0x7ff0000000000000ull);
-    float clip = 1.0f;
-    if (max_norm > 0.0) clip = (float)fmin(max_norm / __dadd_rn(norm, 1e-6), 1.0);
-    control->norm = norm;
-    control->grad_scale = __fmul_rn(clip, (float)inverse_scale);
-    control->found_inf = !finite;
-    if (finite) {
-        const u64 step = control->step + 1;
-        control->step = step;
-        control->step_size = (float)(lr / __dadd_rn(1.0, -power(beta1, step)));
-        control->root_correction2 = (float)sqrt(__dadd_rn(1.0, -power(beta2, step)));
-    }
-}
 
 struct Constants {
     float beta2, rest1, rest2, eps;
@@ -75,14 +34,14 @@ extern "C" __global__ void __launch_bounds__(THREADS)
               float rest2, float eps) {
     if (control->found_inf) return;
     const Constants c = {beta2, rest1, rest2, eps};
-    const float scale = control->grad_scale, step_size = control->step_size, root = control->root_correction2;
+    const float scale = control->grad_scale, root = control->root_correction2;
     const u32 chunk = blockIdx.x + first_chunk;
     const Entry *e = entry_of(table, entries, chunk);
     const u64 begin = (u64)(chunk - e->first_chunk) * CHUNK;
     const u64 end = begin + CHUNK < e->n ? begin + CHUNK : e->n;
     float *p = e->p, *m = (float *)e->m, *v = (float *)e->v;
     const float *g = e->g;
-    const float decay = e->decay;
+    const float decay = e->decay, step_size = __fmul_rn(control->step_size, e->lr_scale);
     const bool aligned = (((u64)p | (u64)g | (u64)m | (u64)v) & 15) == 0;
 #pragma unroll 1
     for (u64 i = begin + threadIdx.x * 4; i < end; i += THREADS * 4) {
@@ -108,15 +67,6 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     }
 }
 
-// The code nearest to x: how many of the 255 midpoints between neighbours lie below it.
-__device__ __forceinline__ u32 nearest(const float *midpoints, float x) {
-    u32 code = 0;
-#pragma unroll 1
-    for (u32 step = 128; step > 0; step >>= 1)
-        if (x > midpoints[code + step - 1]) code += step;
-    return code;
-}
-
 // `maps` holds four tables of 256: signed map, its midpoints (the last unused), unsigned map, its midpoints.
 // A thread has one element of the block of 256 that shares a scale; both maxima are reduced together.
 extern "C" __global__ void __launch_bounds__(THREADS)
@@ -129,14 +79,14 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     __syncthreads();
     const float *signed_map = tables, *signed_mid = tables + 256, *map = tables + 512, *mid = tables + 768;
     const Constants c = {beta2, rest1, rest2, eps};
-    const float scale = control->grad_scale, step_size = control->step_size, root = control->root_correction2;
+    const float scale = control->grad_scale, root = control->root_correction2;
     const u32 chunk = blockIdx.x + first_chunk;
     const Entry *e = entry_of(table, entries, chunk);
     const u64 first = (u64)(chunk - e->first_chunk) * CHUNK, n = e->n;
     unsigned char *m_codes = (unsigned char *)e->m, *v_codes = (unsigned char *)e->v;
     float *params = e->p, *m_absmax = e->m_absmax, *v_absmax = e->v_absmax;
     const float *grads = e->g;
-    const float decay = e->decay;
+    const float decay = e->decay, step_size = __fmul_rn(control->step_size, e->lr_scale);
     // Two buffers of maxima in turn: a fast warp's next block does not overwrite what a slow one still reads.
     u32 turn = 0;
 #pragma unroll 1

@@ -10,56 +10,10 @@
 //! parameter instead of 28; the state takes 2.03 bytes instead of 8.
 
 use super::AdamW;
+use crate::updates::blockwise::{BLOCK, Quantised, TASK, nearest, signed_code, tables};
 use crate::updates::same_length;
-use medley_tensor::quant::nf4::{dynamic_map, unsigned_dynamic_map};
 use medley_tensor::{Error, Result};
 use rayon::prelude::*;
-use std::sync::LazyLock;
-
-/// Elements that share one scale.
-pub const BLOCK: usize = 256;
-/// Tensors smaller than this keep f32 moments, as in bitsandbytes (`min_8bit_size`).
-pub const SMALLEST: usize = 4096;
-/// Blocks one task handles.
-const TASK: usize = 64;
-
-/// A moment in 8 bits: n codes and ⌈n / [`BLOCK`]⌉ scales.
-#[derive(Debug)]
-pub struct Quantised<'a> {
-    /// Indices into the dynamic map.
-    pub codes: &'a mut [u8],
-    /// The largest magnitude of each block.
-    pub absmax: &'a mut [f32],
-}
-
-/// The two code books with the midpoints between neighbours, for the CPU and the CUDA kernel alike.
-/// Order: signed map, its 255 midpoints and a filler, unsigned map, its midpoints and a filler.
-pub(crate) fn tables() -> &'static [f32; 4 * 256] {
-    static TABLES: LazyLock<[f32; 4 * 256]> = LazyLock::new(|| {
-        let mut all = [f32::INFINITY; 4 * 256];
-        for (half, map) in [dynamic_map(), unsigned_dynamic_map()].into_iter().enumerate() {
-            let at = half * 512;
-            all[at..at + 256].copy_from_slice(map);
-            for (middle, pair) in all[at + 256..at + 511].iter_mut().zip(map.windows(2)) {
-                *middle = 0.5 * (pair[0] + pair[1]);
-            }
-        }
-        all
-    });
-    &TABLES
-}
-
-/// The nearest code: how many of the midpoints lie below `x`.
-#[inline]
-fn nearest(midpoints: &[f32], x: f32) -> usize {
-    let mut code = 0;
-    for step in [128, 64, 32, 16, 8, 4, 2, 1] {
-        if x > midpoints[code + step - 1] {
-            code += step;
-        }
-    }
-    code
-}
 
 impl AdamW {
     /// [`AdamW::update`] with the moments `m` and `v` in 8 bits.
@@ -83,7 +37,7 @@ impl AdamW {
         }
         let constants = self.constants();
         let tables = tables();
-        let (signed, signed_mid) = (&tables[..256], &tables[256..512]);
+        let signed = &tables[..256];
         let (map, mid) = (&tables[512..768], &tables[768..]);
         let block = |p: &mut [f32], g: &[f32], mc: &mut [u8], ms: &mut f32, vc: &mut [u8], vs: &mut f32| {
             let (mut m, mut v) = ([0.0f32; BLOCK], [0.0f32; BLOCK]);
@@ -95,12 +49,7 @@ impl AdamW {
             *ms = m.iter().fold(0.0, |a, x| x.abs().max(a));
             *vs = v.iter().fold(0.0, |a, x| x.max(a));
             for i in 0..p.len() {
-                let mut code = nearest(signed_mid, if *ms > 0.0 { m[i] / *ms } else { 0.0 });
-                // A negative moment keeps its sign, as in bitsandbytes.
-                if m[i] < 0.0 && signed[code] >= 0.0 {
-                    code -= 1;
-                }
-                mc[i] = code as u8;
+                mc[i] = signed_code(tables, m[i], *ms);
                 vc[i] = nearest(mid, if *vs > 0.0 { v[i] / *vs } else { 0.0 }) as u8;
             }
         };
@@ -127,10 +76,20 @@ impl AdamW {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use medley_tensor::quant::nf4::{dynamic_map, unsigned_dynamic_map};
     use medley_tensor::rng::Philox;
 
     fn settings(step: u64) -> AdamW {
-        AdamW { lr: 1e-2, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, step, grad_scale: 1.0 }
+        AdamW {
+            lr: 1e-2,
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            weight_decay: 0.01,
+            step,
+            grad_scale: 1.0,
+            lr_scale: 1.0,
+        }
     }
 
     #[test]

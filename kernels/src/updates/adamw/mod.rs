@@ -3,13 +3,13 @@
 //! Floor: memory-bound, 28 bytes a parameter: reads parameter, gradient and both moments, writes all
 //! but the gradient, once each.
 
-pub mod blockwise;
+mod blockwise;
 mod cuda;
 mod step;
 #[cfg(test)]
 mod tests;
 
-pub use step::{Moments, Parameter, Progress, Step, StepReport};
+pub use step::{Moments, Step};
 
 use super::{CHUNK, same_length};
 use medley_tensor::{Error, Result};
@@ -35,6 +35,8 @@ pub struct AdamW {
     pub step: u64,
     /// Multiplies the gradient first: loss unscaling and clipping in one factor.
     pub grad_scale: f32,
+    /// Multiplies the learning rate.
+    pub lr_scale: f64,
 }
 
 impl AdamW {
@@ -78,7 +80,7 @@ impl AdamW {
             beta2: self.beta2 as f32,
             rest1: (1.0 - self.beta1) as f32,
             rest2: (1.0 - self.beta2) as f32,
-            step_size: (self.lr / (1.0 - self.beta1.powi(step))) as f32,
+            step_size: (self.lr / (1.0 - self.beta1.powi(step))) as f32 * self.lr_scale as f32,
             root_correction2: (1.0 - self.beta2.powi(step)).sqrt() as f32,
             eps: self.eps as f32,
             scale: self.grad_scale,
@@ -87,7 +89,7 @@ impl AdamW {
 
     /// What weight decay leaves of the parameter.
     fn decay(&self) -> f32 {
-        (1.0 - self.lr * self.weight_decay) as f32
+        (1.0 - self.lr * self.lr_scale * self.weight_decay) as f32
     }
 }
 

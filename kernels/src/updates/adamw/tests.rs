@@ -1,5 +1,6 @@
 use super::*;
 use crate::check::random;
+use crate::updates::{Clip, Parameter, Progress, State, StepReport};
 use medley_tensor::device::Device;
 use medley_tensor::{DType, Tensor};
 
@@ -10,7 +11,16 @@ fn gradient(step: u64, i: usize) -> f64 {
 }
 
 fn settings(step: u64, grad_scale: f32) -> AdamW {
-    AdamW { lr: 1e-2, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1, step, grad_scale }
+    AdamW {
+        lr: 1e-2,
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: 1e-8,
+        weight_decay: 0.1,
+        step,
+        grad_scale,
+        lr_scale: 1.0,
+    }
 }
 
 /// Ten steps against `torch.optim.AdamW` (torch 2.15, f64 parameters) on the same gradients; the
@@ -67,6 +77,7 @@ fn ten_steps_against_the_formula_in_any_number_of_threads() {
         weight_decay: 0.0,
         step,
         grad_scale: 0.5,
+        lr_scale: 1.0,
     };
     let grad = |step: u64, i: usize| ((step * 7 + i as u64 * 13) % 101) as f32 * 0.01 - 0.4;
     let run = |threads| {
@@ -131,15 +142,16 @@ impl Model {
             .iter()
             .enumerate()
             .map(|(i, n)| {
-                let mut g =
-                    random(&[*n], 100 * seed + i as u64, 0.02 * step.loss_scale as f32).to_vec_f32().unwrap();
+                let mut g = random(&[*n], 100 * seed + i as u64, 0.02 * step.clip.loss_scale as f32)
+                    .to_vec_f32()
+                    .unwrap();
                 if let Some(bad) = bad.filter(|_| i == 2) {
                     g[*n - 3] = bad;
                 }
                 Tensor::from_vec(g, &[*n]).unwrap().to_device(&device).unwrap()
             })
             .collect();
-        let mut parameters: Vec<Parameter> = self
+        let mut parameters: Vec<Parameter<Moments>> = self
             .values
             .iter_mut()
             .zip(&grads)
@@ -148,15 +160,16 @@ impl Model {
             .map(|(i, ((value, grad), moments))| Parameter {
                 value,
                 grad,
-                moments,
+                state: moments,
                 weight_decay: if i == 1 { 0.0 } else { 0.1 },
+                lr_scale: if i == 2 { 16.0 } else { 1.0 },
             })
             .collect();
         step.run(&mut parameters, &mut self.progress).unwrap()
     }
 
     fn bits(&self) -> Vec<u32> {
-        let moments = self.moments.iter().flat_map(Moments::parts).map(|(_, t)| t);
+        let moments = self.moments.iter().flat_map(State::parts).map(|(_, t)| t);
         let bits = |t: &Tensor| -> Vec<u32> {
             let t = t.to_device(&Device::Cpu).unwrap();
             match t.dtype() {
@@ -178,7 +191,8 @@ fn steps_on_a_gpu_have_the_cpus_bits() {
         for (seed, bad, max_norm, loss_scale) in
             [(1, None, 0.0, 1.0), (2, Some(f32::NAN), 1.0, 512.0), (3, None, 1.0, 512.0)]
         {
-            let step = Step { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, max_norm, loss_scale };
+            let step =
+                Step { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, clip: Clip { max_norm, loss_scale } };
             let before = (b.bits(), b.progress.made());
             let (want, got) = (a.step(seed, bad, &step), b.step(seed, bad, &step));
             assert_eq!(got.skipped, bad.is_some());
@@ -195,7 +209,13 @@ fn steps_on_a_gpu_have_the_cpus_bits() {
         assert_eq!(b.progress.made(), 2);
         // Resumed from the count alone: the device's own is made anew.
         b.progress = Progress::new(2);
-        let step = Step { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, max_norm: 0.0, loss_scale: 1.0 };
+        let step = Step {
+            lr: 1e-3,
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            clip: Clip { max_norm: 0.0, loss_scale: 1.0 },
+        };
         a.step(4, None, &step);
         b.step(4, None, &step);
         assert!(a.bits() == b.bits());
@@ -204,7 +224,8 @@ fn steps_on_a_gpu_have_the_cpus_bits() {
 
 #[test]
 fn a_step_over_no_parameters_counts() {
-    let step = Step { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, max_norm: 1.0, loss_scale: 1.0 };
+    let step =
+        Step { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, clip: Clip { max_norm: 1.0, loss_scale: 1.0 } };
     let mut progress = Progress::new(4);
     let report = step.run(&mut [], &mut progress).unwrap();
     assert_eq!((report, progress.made()), (StepReport { grad_norm: 0.0, skipped: false }, 5));

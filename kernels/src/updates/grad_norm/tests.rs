@@ -67,3 +67,32 @@ fn the_norm_on_a_gpu() {
     let half = grads[1].to_dtype(DType::F16).unwrap().to_device(&on).unwrap();
     assert!(grad_norm(&[&half]).unwrap_err().to_string().contains("f16"));
 }
+
+#[test]
+fn a_dot_product_is_exact_on_whole_numbers_and_close_on_a_gpu() {
+    use crate::check::random;
+    use medley_tensor::device::Device;
+    let whole = |n: usize, k: usize| {
+        Tensor::from_vec((0..n).map(|i| ((i * k) % 11) as f32 - 3.0).collect::<Vec<_>>(), &[n]).unwrap()
+    };
+    let sizes = [CHUNK + 37, 0, 19];
+    let (a, b): (Vec<Tensor>, Vec<Tensor>) = sizes.iter().map(|n| (whole(*n, 3), whole(*n, 7))).unzip();
+    let product = |a: &[Tensor], b: &[Tensor]| {
+        dot(&a.iter().collect::<Vec<_>>(), &b.iter().collect::<Vec<_>>()).unwrap()
+    };
+    let want: i64 =
+        sizes.iter().flat_map(|n| 0..*n as i64).map(|i| ((i * 3) % 11 - 3) * ((i * 7) % 11 - 3)).sum();
+    assert_eq!(product(&a, &b), want as f64);
+    assert_eq!(product(&[], &[]), 0.0);
+
+    let on = Device::Cuda(crate::check::device::device());
+    let list = |seed: u64| [1, 300, CHUNK + 77].map(|n| random(&[n], seed + n as u64, 1e-2)).to_vec();
+    let (a, b) = (list(1), list(2));
+    let there = |l: &[Tensor]| l.iter().map(|g| g.to_device(&on).unwrap()).collect::<Vec<_>>();
+    let (want, size) = (product(&a, &b), product(&a, &a) + product(&b, &b));
+    let got = product(&there(&a), &there(&b));
+    assert!((got - want).abs() < 1e-7 * size, "{got} for {want}");
+
+    assert!(dot(&[&a[0]], &[]).is_err());
+    assert!(dot(&[&a[0]], &[&a[1]]).is_err());
+}

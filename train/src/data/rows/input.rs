@@ -11,7 +11,7 @@ use std::sync::Arc;
 pub(super) struct Input {
     path: Arc<Path>,
     compression: Compression,
-    reader: Box<dyn BufRead + Send>,
+    reader: Box<dyn BufRead>,
 }
 
 /// Bytes asked of the operating system at once.
@@ -21,7 +21,7 @@ impl Input {
     pub(super) fn open(path: &Arc<Path>, compression: Compression) -> Result<Input, DataError> {
         let file = File::open(path).map_err(|e| DataError::io(path, e))?;
         let raw = BufReader::with_capacity(BUFFER, file);
-        let reader: Box<dyn BufRead + Send> = match compression {
+        let reader: Box<dyn BufRead> = match compression {
             Compression::None => Box::new(raw),
             Compression::Gzip => {
                 Box::new(BufReader::with_capacity(BUFFER, flate2::bufread::MultiGzDecoder::new(raw)))

@@ -1,14 +1,17 @@
 //! Rows of a file of any format, one after another, without holding the file in memory.
 //!
 //! A reader hands out rows whose text is cut out but not yet parsed, so that [`Row::object`] can do that
-//! in parallel. What is kept is one buffer, or one record batch, whatever the size of the file.
+//! in parallel. What is kept is one buffer, one record batch or one page of each column, whatever the size
+//! of the file.
 
-#[cfg(feature = "parquet")]
+mod arrow;
 mod columnar;
 mod delimited;
 mod input;
 mod json;
 mod paragraphs;
+#[cfg(feature = "parquet")]
+mod parquet;
 
 use super::error::DataError;
 use super::format::Format;
@@ -33,8 +36,6 @@ enum Body {
     Json { text: Vec<u8>, offset: u64 },
     /// A row that had to be parsed to be found.
     Object(Map<String, Value>),
-    #[cfg(feature = "parquet")]
-    Columnar(Arc<columnar::Batch>, usize),
 }
 
 /// What is read of a file.
@@ -49,7 +50,7 @@ pub(super) struct Wanted {
 }
 
 /// The rows of one file in order.
-pub(super) trait RowReader: Send {
+pub(super) trait RowReader {
     /// The next row, or `None` after the last.
     ///
     /// # Errors
@@ -81,13 +82,12 @@ pub(super) fn open(
         Format::Csv => Box::new(delimited::DelimitedRows::new(input()?, origin, b',', wanted)?),
         Format::Tsv => Box::new(delimited::DelimitedRows::new(input()?, origin, b'\t', wanted)?),
         Format::Text => Box::new(paragraphs::Paragraphs::new(input()?, origin, &wanted.text)),
+        Format::Arrow => Box::new(arrow::ArrowRows::new(input()?, origin, wanted)?),
         #[cfg(feature = "parquet")]
-        Format::Parquet => Box::new(columnar::parquet(origin, wanted)?),
-        #[cfg(feature = "parquet")]
-        Format::Arrow => Box::new(columnar::arrow(origin, wanted)?),
+        Format::Parquet => Box::new(parquet::ParquetRows::new(origin, wanted)?),
         #[cfg(not(feature = "parquet"))]
-        Format::Parquet | Format::Arrow => {
-            let reason = "this program was built without Parquet and Arrow; build it with the feature `parquet` (on by default), or convert the file to .jsonl";
+        Format::Parquet => {
+            let reason = "this program was built without Parquet; build it with the feature `parquet` (on by default), or convert the file to .jsonl";
             return Err(DataError::file(path, reason));
         }
     })
@@ -122,8 +122,6 @@ impl Row {
         match &self.body {
             Body::Json { text, .. } => text.len(),
             Body::Object(map) => map.iter().map(|(k, v)| k.len() + v.as_str().map_or(8, str::len)).sum(),
-            #[cfg(feature = "parquet")]
-            Body::Columnar(batch, _) => batch.row_size(),
         }
     }
 
@@ -135,18 +133,7 @@ impl Row {
         match &self.body {
             Body::Json { text, offset } => json::object(&self.path, self.line, text, *offset),
             Body::Object(map) => Ok(map.clone()),
-            #[cfg(feature = "parquet")]
-            Body::Columnar(batch, index) => batch.object(*index).map_err(|reason| self.error(reason)),
         }
-    }
-
-    /// The same row, holding on to nothing but itself.
-    pub(super) fn detached(self) -> Result<Row, DataError> {
-        #[cfg(feature = "parquet")]
-        if let Body::Columnar(..) = self.body {
-            return Ok(Row { body: Body::Object(self.object()?), ..self });
-        }
-        Ok(self)
     }
 }
 

@@ -7,7 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 use tempfile::TempDir;
 
+mod formats;
 mod pre_training;
+mod sources;
 mod storing;
 
 /// A folder with a byte-level tokenizer in it and the files given.
@@ -151,7 +153,17 @@ fn errors_name_file_line_and_what_to_do() {
             "{\"instruction\": \"q\", \"output\": \"a\", \"task_name\": \"\"}",
             &["task_name", "empty"],
         ),
-        ("a.jsonl", "{\"messages\": []}", &["a.jsonl:1:", "dataset_info.json"]),
+        ("a.jsonl", "{good}{\"messages\": []}", &["a.jsonl:2:", "dataset_info.json"]),
+        (
+            "a.jsonl",
+            "{\"prompt\": \"q\", \"chosen\": \"a\", \"rejected\": \"b\"}",
+            &["a.jsonl:1:", "preference data", "chosen reply as the output"],
+        ),
+        (
+            "a.jsonl",
+            "{\"messages\": [], \"chosen\": {}, \"rejected\": {}}",
+            &["a.jsonl:1:", "preference data"],
+        ),
         ("a.jsonl", "", &["a.jsonl: the file is empty"]),
         ("a.jsonl", " \n\n", &["a.jsonl: the file is empty"]),
         ("a.json", "[]", &["a.json: the file is empty"]),
@@ -161,7 +173,8 @@ fn errors_name_file_line_and_what_to_do() {
         ("a.json", "[{good}] x", &["a.json:2:", "expected the end of the file"]),
         ("a.json", "[{good},\n{\"instruction\":\n 3x}]", &["a.json:4:", "not valid JSON"]),
         ("a.json", "[{good},\n{\"instruction\": \"q\",\n \"output\": 1}]", &["a.json:3:", "\"output\""]),
-        ("a.csv", "q,a", &["a.csv: expected a file of the kind .json or .jsonl"]),
+        ("a.xlsx", "q,a", &["a.xlsx: expected a file of the kind .json, .jsonl, .csv"]),
+        ("a.txt", "q", &["a.txt: expected a file of the kind .json, .jsonl, .csv"]),
     ];
     for (name, text, wanted) in cases {
         let dir = folder(&[(name, &text.replace("{good}", &good))]);
@@ -362,6 +375,14 @@ fn dataset_info_is_checked() {
             r#"{"d": {"file_name": "a.jsonl", "formatting": "alpacca"}}"#,
             &["d.formatting", "alpaca, sharegpt or openai"],
         ),
+        (
+            r#"{"d": {"file_name": "a.jsonl", "columns": {"messages": "m", "tools": "t"}}}"#,
+            &["d.columns.tools", "not supported"],
+        ),
+        (r#"{"d": {"file_name": "a.jsonl", "split": "test"}}"#, &["a.jsonl", "no split \"test\""]),
+        (r#"{"d": {"file_name": "a.jsonl", "split": "train[:5%]"}}"#, &["d.split", "num_samples"]),
+        (r#"{"d": {"file_name": "a.jsonl", "subset": "en"}}"#, &["d.subset", "no folder"]),
+        (r#"{"d": {"file_name": "*.csv"}}"#, &["d.file_name", "no file matches"]),
         (r#"{"d": {"file_name": "a.jsonl", "num_samples": 0}}"#, &["d.num_samples"]),
         (r#"{"d": {"file_name": 5}}"#, &["d.file_name", "the number 5"]),
         (r#"{"d": {}}"#, &["d.file_name", "missing"]),

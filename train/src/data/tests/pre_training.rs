@@ -78,7 +78,7 @@ fn bad_texts_are_refused() {
         ("e.txt", "e.txt: the file is empty"),
         ("b.txt", "b.txt: the file is empty"),
         ("w.jsonl", "w.jsonl:1: no \"text\""),
-        ("x.pdf", ".txt, .json or .jsonl"),
+        ("x.pdf", ".txt, .json, .jsonl, .csv"),
         ("u.txt", "u.txt:2: invalid UTF-8 at byte 5"),
     ] {
         let message = pt(dir.path(), &[name], 8, true).unwrap_err().to_string();
