@@ -16,7 +16,7 @@ mod train;
 mod validate;
 
 pub use choices::{
-    BadStep, Device, FinetuningType, GradientSurgery, IntervalStrategy, LoraTarget, LossReduction,
+    BadStep, Device, EvalContamination, FinetuningType, GradientSurgery, IntervalStrategy, LoraTarget, LossReduction,
     MixStrategy, Optimizer, QuantizationType, Resume, SamplingStrategy, SamplingUnit, SchedulerType, Shares,
     Stage, TaskWeighting,
 };
