@@ -63,9 +63,7 @@ fn read(
 ) -> Result<(Dataset, Findings)> {
     let options = LoadOptions::of(config);
     Ok(match config.train.stage {
-        Stage::Sft => {
-            check_sft(files, opened.and_then(|o| o.renderer.as_ref()), &options, most, tasks)?
-        }
+        Stage::Sft => check_sft(files, opened.and_then(|o| o.renderer.as_ref()), &options, most, tasks)?,
         Stage::Pt => {
             let tokenizer = opened.map(|o| o.tokenizer.as_ref());
             check_pt(files, tokenizer, setup::pt_options(config, split), &options, most, tasks)?

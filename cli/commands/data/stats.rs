@@ -114,12 +114,7 @@ pub fn stats(settings: &Settings) -> Result<()> {
 }
 
 /// The data in tokens where a model is named, else only what the rows say themselves.
-fn read(
-    config: &TrainConfig,
-    split: Split,
-    opened: Option<&Opened>,
-    tasks: &mut Tasks,
-) -> Result<Dataset> {
+fn read(config: &TrainConfig, split: Split, opened: Option<&Opened>, tasks: &mut Tasks) -> Result<Dataset> {
     if let Some(Opened { tokenizer, renderer }) = opened {
         return Ok(setup::tokenised(config, split, renderer.as_ref(), tokenizer, tasks)?);
     }
@@ -172,7 +167,8 @@ fn gather(
             learned_share: report.label_tokens as f64 / learned.max(1) as f64,
             truncated: report.truncated,
             left_out: report.dropped + report.repeated,
-            duplicates: report.repeated + repeats.tasks.iter().find(|t| t.task == *name).map_or(0, |t| t.repeated),
+            duplicates: report.repeated
+                + repeats.tasks.iter().find(|t| t.task == *name).map_or(0, |t| t.repeated),
             contaminated: both.map_or(0, |t| t.repeated),
             contaminated_same_reply: both.map_or(0, |t| t.same_reply),
             held_out: held_out[id],
@@ -322,7 +318,10 @@ fn print(all: &[TaskStats], config: &TrainConfig, tokens: bool, evaluation: bool
             cells
         })
         .collect();
-    print!("{}", table::render(&["task", "mean", "shortest", "median", "90 %", "95 %", "99 %", "longest"], &rows));
+    print!(
+        "{}",
+        table::render(&["task", "mean", "shortest", "median", "90 %", "95 %", "99 %", "longest"], &rows)
+    );
     let unicode = std::io::stdout().is_terminal();
     for (t, l) in lengths.take(PRINTED_TASKS) {
         println!("\n{}: examples by tokens", t.task);
@@ -334,11 +333,8 @@ fn print(all: &[TaskStats], config: &TrainConfig, tokens: bool, evaluation: bool
     }
     for t in all.iter().filter(|t| !t.labels.is_empty()).take(PRINTED_TASKS) {
         println!("\n{}: {} different replies", t.task, t.labels.len());
-        let rows: Vec<Vec<String>> = t
-            .labels
-            .iter()
-            .map(|l| vec![short(&l.label), l.count.to_string(), percent(l.share)])
-            .collect();
+        let rows: Vec<Vec<String>> =
+            t.labels.iter().map(|l| vec![short(&l.label), l.count.to_string(), percent(l.share)]).collect();
         print!("{}", table::render(&["label", "count", "share"], &rows));
     }
 }

@@ -2,9 +2,9 @@
 
 use super::output::OTHER_TRACKERS;
 use super::{
-    BadStep, DataArgs, EvalArgs, EvalContamination, FinetuningType, GenerateArgs, IntervalStrategy, LoraArgs, LoraTarget,
-    MixStrategy, ModelArgs, OutputArgs, RunArgs, SamplingStrategy, SchedulerType, Shares, Stage, TaskArgs,
-    TaskChoice, TaskWeighting, TrainArgs, TrainConfig,
+    BadStep, DataArgs, EvalArgs, EvalContamination, FinetuningType, GenerateArgs, IntervalStrategy, LoraArgs,
+    LoraTarget, MixStrategy, ModelArgs, OutputArgs, RunArgs, SamplingStrategy, SchedulerType, Shares, Stage,
+    TaskArgs, TaskChoice, TaskWeighting, TrainArgs, TrainConfig,
 };
 use crate::metrics::Extraction;
 use crate::trainer::Objective;
