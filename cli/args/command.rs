@@ -191,14 +191,20 @@ impl Cmd {
             },
             Self::DataCheck => CommandSpec {
                 name: "data check",
-                about: "Read every example and name the rows that cannot be used",
+                about: "Read every row and name those that cannot be used, repeat others or are in the evaluation data",
                 required: &[DATA],
                 takes_config: true,
-                examples: &[("Before a long run", "medley data check lora_sft.yaml")],
+                examples: &[
+                    ("Before a long run", "medley data check lora_sft.yaml"),
+                    (
+                        "Rows alone, and what training and evaluation data share",
+                        "medley data check --data_files qa.jsonl --eval_data_files qa.dev.jsonl --max_problems 100",
+                    ),
+                ],
             },
             Self::DataShow => CommandSpec {
                 name: "data show",
-                about: "Print rendered examples with the tokens that are learned",
+                about: "Print examples as the model sees them, with what is learned set apart",
                 required: &[MODEL, DATA],
                 takes_config: true,
                 examples: &[(
@@ -208,7 +214,7 @@ impl Cmd {
             },
             Self::DataStats => CommandSpec {
                 name: "data stats",
-                about: "Examples and token lengths of each task",
+                about: "Rows, tokens, lengths, labels, repeats of each task",
                 required: &[DATA],
                 takes_config: true,
                 examples: &[(

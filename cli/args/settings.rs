@@ -31,11 +31,12 @@ impl Settings {
 pub struct CommandArgs {
     /// `generate`: what the user says.
     pub prompt: Option<String>,
-    /// `generate`, `chat`: the task whose header goes in front of the prompt, under `task_prefix`.
+    /// `generate`, `chat`: the task whose header goes in front of the prompt, under `task_prefix`;
+    /// `data show`: the task to show.
     pub task_name: Option<String>,
     /// `convert`: the file or folder to read.
     pub input: Option<PathBuf>,
-    /// `convert`, `logits`: the folder or file to write.
+    /// `convert`, `logits`, `data stats`: the folder or file to write.
     pub output: Option<PathBuf>,
     /// `logits`: the tokens of one sequence.
     pub input_ids: Vec<u32>,
@@ -51,6 +52,8 @@ pub struct CommandArgs {
     pub compare_requests: usize,
     /// `data show`: how many examples to render.
     pub num_examples: usize,
+    /// `data check`: how many rows of each kind of problem to name.
+    pub max_problems: usize,
 }
 
 impl Default for CommandArgs {
@@ -67,6 +70,7 @@ impl Default for CommandArgs {
             compare_samples: 0,
             compare_requests: 4,
             num_examples: 3,
+            max_problems: 20,
         }
     }
 }

@@ -126,6 +126,9 @@ pub fn run(settings: &Settings) -> Result<()> {
     println!("\n{}", comparison(&before, &after));
     let shown = output.display();
     println!("Done in {} s. Look at:", started.elapsed().as_secs());
+    println!(
+        "  {shown}/report.html                     curves, tasks, what the model writes before and after"
+    );
     println!("  {shown}/training_loss.png               loss of each task, held-out loss, learning rate");
     println!("  {shown}/adapter_model.safetensors       the adapter, in PEFT's format");
     println!("  {shown}/merged                          base and adapter as one Hugging Face folder");

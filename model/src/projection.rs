@@ -4,7 +4,7 @@
 use medley_autograd::{Param, Var};
 use medley_kernels::ops::lora_linear::{Dropout, LoraLinear};
 use medley_kernels::ops::{Binary, BinaryKind, Dora, Linear, Neftune, dora};
-use medley_tensor::{Device, Result, Tensor};
+use medley_tensor::{DType, Device, Result, Tensor};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A weight, used in place or trained in f32.
@@ -100,7 +100,7 @@ impl Magnitude {
         let squares = dora::squared_rows(weight)?;
         let value = match value {
             Some(value) => value.to_device(&weight.device())?,
-            None => dora::row_norms(weight, a, b, scale, &squares)?,
+            None => dora::row_norms(weight, a, b, scale, &squares, DType::F32)?,
         };
         Ok(Magnitude { m: Param::new(name, value)?, squares, norms: Mutex::new(None) })
     }
@@ -112,7 +112,7 @@ impl Magnitude {
 
     /// The norms of the rows of `weight + scale·B·A`, made anew when A or B was written to: once an optimizer step,
     /// however many micro-batches, recomputed segments or generated tokens it has.
-    fn norms(&self, weight: &Tensor, lora: &Lora) -> Result<Tensor> {
+    fn norms(&self, weight: &Tensor, lora: &Lora, compute: DType) -> Result<Tensor> {
         let versions = [lora.a.version(), lora.b.version()];
         let mut kept = self.norms.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((known, norms)) = &*kept
@@ -120,7 +120,8 @@ impl Magnitude {
         {
             return Ok(norms.clone());
         }
-        let norms = dora::row_norms(weight, &lora.a.value(), &lora.b.value(), lora.scale, &self.squares)?;
+        let (a, b) = (lora.a.value(), lora.b.value());
+        let norms = dora::row_norms(weight, &a, &b, lora.scale, &self.squares, compute)?;
         *kept = Some((versions, norms.clone()));
         Ok(norms)
     }
@@ -138,7 +139,7 @@ impl Magnitude {
         bias: Option<&Var>,
         dropout: Option<Dropout>,
     ) -> Result<Var> {
-        let norms = Var::from(self.norms(weight.value(), lora)?);
+        let norms = Var::from(self.norms(weight.value(), lora, x.value().dtype())?);
         let (a, b, m) = (lora.a.var(), lora.b.var(), self.m.var());
         let op = LoraLinear { scale: lora.scale, dropout: None };
         let dropped = match dropout {

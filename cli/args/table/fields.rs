@@ -13,6 +13,8 @@ const OPENS_MODEL: &[Cmd] =
     &[Train, Compare, Eval, Predict, Generate, Chat, Export, Logits, DataCheck, DataShow, DataStats];
 const RUNS_MODEL: &[Cmd] = &[Train, Compare, Eval, Predict, Generate, Chat, Logits];
 const READS_DATA: &[Cmd] = &[Train, Compare, Eval, Predict, DataCheck, DataShow, DataStats];
+const TOKENISES: &[Cmd] = &[Train, Compare, Eval, Predict, DataShow, DataStats];
+const NAMES_EVAL_DATA: &[Cmd] = &[Train, Compare, Eval, Predict, DataCheck, DataShow, DataStats];
 const RENDERS: &[Cmd] = &[Train, Compare, Eval, Predict, Generate, Chat, DataCheck, DataShow, DataStats];
 const SCORES: &[Cmd] = &[Train, Compare, Eval, Predict];
 const WRITES_TEXT: &[Cmd] = &[Train, Compare, Predict, Generate, Chat];
@@ -20,16 +22,21 @@ const TRAIN: &[Cmd] = &[Train, Compare];
 
 pub const COMMAND: &[Opt] = &[
     Opt::field(Section::Command, "prompt", Text, "what the user says").on(&[Generate]),
-    Opt::field(Section::Command, "task_name", Text, "task whose header goes before the prompt (task_prefix)")
-        .on(&[Generate, Chat]),
+    Opt::field(
+        Section::Command,
+        "task_name",
+        Text,
+        "the task: its header goes before the prompt (task_prefix); of data, show this one alone",
+    )
+    .on(&[Generate, Chat, DataShow]),
     Opt::field(Section::Command, "input", Path, "GGUF file to read").on(&[Convert]),
     Opt::field(
         Section::Command,
         "output",
         Path,
-        "what to write: a folder, or for logits a .safetensors file",
+        "what to write: a folder, for logits a .safetensors file, for statistics a .json file",
     )
-    .on(&[Convert, Logits]),
+    .on(&[Convert, Logits, DataStats]),
     Opt::field(Section::Command, "input_ids", IntList, "tokens of one sequence").on(&[Logits]),
     Opt::field(Section::Command, "export_dir", Path, "folder to write").on(&[Export]),
     Opt::field(Section::Command, "export_size", Float, "largest size of one weight file, in GB")
@@ -46,6 +53,8 @@ pub const COMMAND: &[Opt] = &[
     Opt::field(Section::Command, "compare_requests", Int, "requests of each task when latency is measured")
         .on(&[Compare]),
     Opt::field(Section::Command, "num_examples", Int, "examples to print").on(&[DataShow]),
+    Opt::field(Section::Command, "max_problems", Int, "how many rows of each kind of problem to name")
+        .on(&[DataCheck]),
 ];
 
 pub const MODEL: &[Opt] = &[
@@ -77,9 +86,10 @@ pub const DATA: &[Opt] = &[
         "JSON, JSONL, CSV, TSV, Parquet, Arrow or text files (.gz, .zst), folders or patterns; NAME=FILE names the task of rows without task_name",
     )
     .on(READS_DATA),
-    Opt::field(Section::Data, "eval_data_files", List, "files to evaluate or predict on").on(SCORES),
+    Opt::field(Section::Data, "eval_data_files", List, "files to evaluate or predict on").on(NAMES_EVAL_DATA),
     Opt::field(Section::Data, "dataset", List, "names of entries in dataset_info.json").on(READS_DATA),
-    Opt::field(Section::Data, "eval_dataset", List, "names of entries to evaluate or predict on").on(SCORES),
+    Opt::field(Section::Data, "eval_dataset", List, "names of entries to evaluate or predict on")
+        .on(NAMES_EVAL_DATA),
     Opt::field(Section::Data, "dataset_dir", Path, "folder of dataset_info.json and of relative data_files")
         .on(READS_DATA),
     Opt::field(
@@ -111,13 +121,36 @@ pub const DATA: &[Opt] = &[
     Opt::field(Section::Data, "max_samples", Int, "keep the first N examples of each file").on(READS_DATA),
     Opt::field(Section::Data, "val_size", Float, "hold out a share (0.1) or a number (200) of examples")
         .on(SCORES),
-    Opt::field(Section::Data, "packing", Flag, "fill each sequence with examples up to cutoff_len").on(TRAIN),
+    Opt::field(Section::Data, "packing", Flag, "fill each sequence with examples up to cutoff_len")
+        .on(&[Train, Compare, DataShow, DataStats]),
     Opt::field(Section::Data, "train_on_prompt", Flag, "learn the prompt's tokens too")
-        .on(&[Train, Compare, Eval, DataShow]),
+        .on(&[Train, Compare, Eval, DataShow, DataStats]),
     Opt::field(Section::Data, "mask_history", Flag, "learn only a conversation's last turn")
-        .on(&[Train, Compare, Eval, DataShow]),
+        .on(&[Train, Compare, Eval, DataShow, DataStats]),
     Opt::field(Section::Data, "only_tasks", List, "use the examples of these tasks alone").on(READS_DATA),
     Opt::field(Section::Data, "disable_shuffling", Flag, "keep the examples in file order").on(TRAIN),
+    Opt::field(
+        Section::Data,
+        "drop_duplicates",
+        Flag,
+        "leave out rows that repeat an earlier one of their task exactly",
+    )
+    .on(READS_DATA),
+    Opt::field(
+        Section::Data,
+        "eval_contamination",
+        Choice(&["warn", "drop", "off"]),
+        "training rows whose prompt is in the evaluation data",
+    )
+    .on(&[Train, Compare, DataCheck, DataStats]),
+    Opt::field(
+        Section::Data,
+        "tokenized_path",
+        Path,
+        "folder to store tokenised data in and load it from; unset: a cache folder, for large data",
+    )
+    .on(TOKENISES),
+    Opt::field(Section::Data, "overwrite_cache", Flag, "tokenise again what is stored").on(TOKENISES),
 ];
 
 pub const TASKS: &[Opt] = &[

@@ -4,7 +4,7 @@ use super::super::option::Opt;
 
 const ONE_DTYPE: &str = "bf16 and fp16 say how the GPU computes, for evaluation too; the CPU computes in f32";
 const NO_PREPROCESSING: &str =
-    "files are memory-mapped and tokenised once at the start; there is no cache to manage";
+    "rows are read and tokenised by all threads at the start; what is large is stored (tokenized_path)";
 const NO_LOADER: &str = "batches are cut from tokens in memory; there are no loader processes";
 const ONE_PROCESS: &str = "training runs in one process";
 const NO_HUB: &str = "models and data are local paths; nothing is downloaded or uploaded";
@@ -71,7 +71,6 @@ pub const NO_EFFECT: &[Opt] = &[
     Opt::no_effect("use_kv_cache", "generation always keeps a KV cache, and training never does"),
     Opt::no_effect("export_device", "merging runs on the CPU, a tensor at a time"),
     Opt::no_effect("init_special_tokens", FEATURE_OFF),
-    Opt::no_effect("overwrite_cache", NO_PREPROCESSING),
     Opt::no_effect("preprocessing_num_workers", NO_PREPROCESSING),
     Opt::no_effect("preprocessing_batch_size", NO_PREPROCESSING),
     Opt::no_effect("streaming", NO_PREPROCESSING),

@@ -40,7 +40,6 @@ pub const REFUSED: &[Opt] = &[
     Opt::refused("generation_num_beams", &["1", "none"], NO_BEAMS),
     Opt::refused("generation_config", UNSET, "give do_sample, temperature, top_p, top_k, max_new_tokens"),
     Opt::refused("tool_format", UNSET, "examples with tool calls are not read; drop it"),
-    Opt::refused("tokenized_path", UNSET, "tokenised data is not stored; give data_files or dataset"),
     Opt::refused("freeze_language_model", OFF, "there would be nothing to train; drop it"),
     Opt::refused(
         "create_new_adapter",

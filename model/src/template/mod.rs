@@ -234,6 +234,16 @@ impl Renderer {
         }
     }
 
+    /// All that decides how a conversation is written, the tokenizer apart: two renderers of equal
+    /// fingerprints and tokenizers render alike. For keys of caches; its form may change.
+    pub fn fingerprint(&self) -> String {
+        let form = match &self.form {
+            Form::Slots(slots) => format!("{:?}", slots.template()),
+            Form::Jinja(_) => self.tokenizer.chat_template().unwrap_or_default().to_string(),
+        };
+        format!("{form}\n{:?}", self.options)
+    }
+
     /// The tokenizer.
     pub fn tokenizer(&self) -> &Arc<Tokenizer> {
         &self.tokenizer

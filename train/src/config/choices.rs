@@ -124,6 +124,19 @@ pub enum Shares {
     ByTask(BTreeMap<String, f64>),
 }
 
+/// What to do about training rows whose prompt is in the evaluation data.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EvalContamination {
+    /// Say how many there are, and name a few.
+    #[default]
+    Warn,
+    /// Leave them out of training.
+    Drop,
+    /// Do not look for them.
+    Off,
+}
+
 /// What the loss of one optimizer step is the mean of.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

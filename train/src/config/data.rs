@@ -1,5 +1,6 @@
 //! Which examples, rendered how.
 
+use super::choices::EvalContamination;
 use medley_model::template::Thinking;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -42,6 +43,14 @@ pub struct DataArgs {
     pub packing: Option<bool>,
     /// Keep the examples in file order.
     pub disable_shuffling: bool,
+    /// Leave out rows that repeat an earlier one of their task exactly.
+    pub drop_duplicates: bool,
+    /// What to do about training rows whose prompt is in the evaluation data.
+    pub eval_contamination: EvalContamination,
+    /// Folder to store tokenised data in and load it from; `None`: a cache folder, for large data.
+    pub tokenized_path: Option<PathBuf>,
+    /// Tokenise again even where tokenised data is stored.
+    pub overwrite_cache: bool,
     /// Use the examples of these tasks alone; empty: of all.
     pub only_tasks: Vec<String>,
 }
@@ -66,6 +75,10 @@ impl Default for DataArgs {
             val_size: 0.0,
             packing: None,
             disable_shuffling: false,
+            drop_duplicates: false,
+            eval_contamination: EvalContamination::Warn,
+            tokenized_path: None,
+            overwrite_cache: false,
             only_tasks: Vec::new(),
         }
     }

@@ -16,9 +16,9 @@ mod train;
 mod validate;
 
 pub use choices::{
-    BadStep, Device, FinetuningType, GradientSurgery, IntervalStrategy, LoraTarget, LossReduction,
-    MixStrategy, Optimizer, QuantizationType, Resume, SamplingStrategy, SamplingUnit, SchedulerType, Shares,
-    Stage, TaskWeighting,
+    BadStep, Device, EvalContamination, FinetuningType, GradientSurgery, IntervalStrategy, LoraTarget,
+    LossReduction, MixStrategy, Optimizer, QuantizationType, Resume, SamplingStrategy, SamplingUnit,
+    SchedulerType, Shares, Stage, TaskWeighting,
 };
 pub use data::DataArgs;
 pub use evaluation::{EvalArgs, TaskChoice};

@@ -94,6 +94,11 @@ fn contradictions_say_what_to_drop() {
         (json!({"data": {"train_on_prompt": true, "mask_history": true}}), "mask_history", "drop one"),
         (json!({"run": {"bf16": true, "fp16": true}}), "fp16", "bf16 is set too"),
         (json!({"train": {"lr_scheduler_type": "cosine_with_min_lr"}}), "lr_scheduler_kwargs", "min_lr_rate"),
+        (
+            json!({"train": {"stage": "pt"}, "data": {"eval_contamination": "drop"}}),
+            "eval_contamination",
+            "use `warn`",
+        ),
         (json!({"train": {"lr_scheduler_kwargs": {"min_lr": 0.1}}}), "lr_scheduler_kwargs", "`min_lr`"),
     ];
     for (value, key, part) in cases {

@@ -2,9 +2,9 @@
 
 use super::output::OTHER_TRACKERS;
 use super::{
-    BadStep, DataArgs, EvalArgs, FinetuningType, GenerateArgs, IntervalStrategy, LoraArgs, LoraTarget,
-    MixStrategy, ModelArgs, OutputArgs, RunArgs, SamplingStrategy, SchedulerType, Shares, Stage, TaskArgs,
-    TaskChoice, TaskWeighting, TrainArgs, TrainConfig,
+    BadStep, DataArgs, EvalArgs, EvalContamination, FinetuningType, GenerateArgs, IntervalStrategy, LoraArgs,
+    LoraTarget, MixStrategy, ModelArgs, OutputArgs, RunArgs, SamplingStrategy, SchedulerType, Shares, Stage,
+    TaskArgs, TaskChoice, TaskWeighting, TrainArgs, TrainConfig,
 };
 use crate::metrics::Extraction;
 use crate::trainer::Objective;
@@ -90,6 +90,12 @@ impl TrainConfig {
         })?;
         refuse_if(self.train.stage == Stage::Pt && self.data.task_prefix, "task_prefix", || {
             "the `pt` stage has no prompts to put a task header into; drop it or use `stage: sft`".into()
+        })?;
+        let drops = self.data.eval_contamination == EvalContamination::Drop;
+        refuse_if(self.train.stage == Stage::Pt && drops, "eval_contamination", || {
+            "blocks of the `pt` stage hold parts of several documents, which cannot be left out; use `warn`, \
+             and take the documents that it names out of the files"
+                .into()
         })?;
         let rolls_back =
             [self.train.nonfinite_action, self.train.loss_spike_action].contains(&BadStep::Rollback);

@@ -150,6 +150,14 @@ pub enum DataError {
         /// `train on` or `evaluate on`.
         side: &'static str,
     },
+    /// Tokenised data that fits neither the disk nor the memory.
+    #[error(
+        "the tokenised data ({bytes} bytes so far) fits neither the cache's disk nor the memory; free disk space, or name a folder on another disk in tokenized_path"
+    )]
+    NoRoom {
+        /// Bytes of the column that was to be taken back into memory.
+        bytes: u64,
+    },
     /// A file could not be mapped.
     #[error(transparent)]
     Map(#[from] medley_tensor::io::Error),

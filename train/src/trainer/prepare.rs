@@ -33,6 +33,11 @@ fn prepare_output(folder: &Path) -> Result<()> {
 /// Refuses examples with ids that the embedding of `vocab` rows does not have. What the data uses
 /// counts, not what the tokenizer knows: many have a padding token more than their model.
 fn check_ids(data: &RunData, vocab: usize, model: &Path) -> Result<()> {
+    // The largest is known: reading all would draw a large cache through memory.
+    let largest = data.eval.iter().map(Dataset::largest_id).fold(data.train.largest_id(), u32::max);
+    if (largest as usize) < vocab {
+        return Ok(());
+    }
     for example in data.train.iter().chain(data.eval.iter().flat_map(Dataset::iter)) {
         let labels = example.labels.iter().filter_map(|span| span.token);
         if let Some(id) = example.ids.iter().copied().chain(labels).find(|id| *id as usize >= vocab) {
@@ -131,7 +136,7 @@ impl<'a> Trainer<'a> {
         check_ids(&data, model.config().vocab_size, &folder)?;
         super::pissa::prepare(config, &model, &tokenizer, &output_dir, sink)?;
         let context = model.config().max_position_embeddings;
-        let longest = data.train.iter().map(|e| e.ids.len()).max().unwrap_or(0);
+        let longest = data.train.longest();
         if longest > context {
             sink.event(&Event::Warning(format!(
                 "the longest example has {longest} tokens, the model was made for {context}: a cutoff_len of {context} is safer"

@@ -57,6 +57,8 @@ fn settings(config: &TrainConfig, compute: DType) -> Map<String, Value> {
         "eval_dataset",
         "eval_data_files",
         "dataset_dir",
+        "tokenized_path",
+        "overwrite_cache",
         "num_train_epochs",
         "max_steps",
         "conflict_steps",

@@ -1,8 +1,8 @@
 //! From a configuration to everything a run needs: tokenizer, data, tasks, model.
 
 use super::step::Weighing;
-use crate::config::{FinetuningType, LoraTarget, Stage, TaskArgs, TrainConfig};
-use crate::data::{self, Dataset, LoadOptions, PtOptions, Split, Tasks};
+use crate::config::{EvalContamination, FinetuningType, LoraTarget, Stage, TaskArgs, TrainConfig};
+use crate::data::{self, CacheOptions, Dataset, LoadOptions, PtOptions, Split, Tasks};
 use crate::mix::Sampler;
 use crate::predict::evaluation_split;
 use crate::{Error, Result};
@@ -79,14 +79,56 @@ pub fn load_data(
         Split::Eval => Some(load(config, Split::Eval, renderer, tokenizer, &mut tasks)?),
         Split::Train => None,
     };
-    let train = if config.data.val_size > 0.0 {
-        let (train, held_out) = all.split(config.data.val_size, data_seed(config))?;
+    let notes = all.warnings();
+    let mut train = if config.data.val_size > 0.0 {
+        let (mut train, held_out) = all.split(config.data.val_size, data_seed(config))?;
+        // A part does not know what happened to the whole.
+        notes.into_iter().for_each(|note| train.note(note));
         eval = Some(held_out);
         train
     } else {
         all
     };
+    if let Some(eval) = &eval {
+        train = without_contamination(config, train, eval)?;
+    }
     Ok(RunData { tasks, train, eval })
+}
+
+/// Looks for training rows that the evaluation data has too, and does with them as
+/// `eval_contamination` says.
+fn without_contamination(config: &TrainConfig, mut train: Dataset, eval: &Dataset) -> Result<Dataset> {
+    let action = config.data.eval_contamination;
+    if action == EvalContamination::Off {
+        return Ok(train);
+    }
+    let found = data::contamination(&train, eval);
+    if action == EvalContamination::Drop && !found.tasks.is_empty() {
+        train = train.keep(&found.clean);
+        if train.is_empty() {
+            return Err(Error::Run(
+                "eval_contamination: drop leaves nothing to train on: the prompt of every training row is \
+                 in the evaluation data; name other files to evaluate on"
+                    .into(),
+            ));
+        }
+    }
+    for task in &found.tasks {
+        let (done, advice) = match action {
+            EvalContamination::Drop => ("left out of training: ", ""),
+            _ => ("", "; eval_contamination: drop leaves them out"),
+        };
+        train.note(format!(
+            "{}: {done}{} of {} training rows have a prompt of the evaluation data, {} with the same reply \
+             ({}){advice}",
+            task.task,
+            task.repeated,
+            task.rows,
+            task.same_reply,
+            task.examples()
+        ));
+    }
+    Ok(train)
 }
 
 /// What an evaluation without training scores: the evaluation files; where none are named, what
@@ -109,7 +151,11 @@ pub fn load_evaluation_data(
     Ok((tasks, data))
 }
 
-fn load(
+/// The rows of a configuration's files, tokenised, and without a look at what repeats.
+///
+/// # Errors
+/// As [`load_data`].
+pub fn tokenised(
     config: &TrainConfig,
     split: Split,
     renderer: Option<&Renderer>,
@@ -118,16 +164,71 @@ fn load(
 ) -> Result<Dataset> {
     let options = LoadOptions::of(config);
     let files = data::data_files(&config.data, split)?;
+    let cache = CacheOptions::new(config.data.tokenized_path.as_deref(), config.data.overwrite_cache);
     Ok(match (config.train.stage, renderer) {
-        (Stage::Sft, Some(renderer)) => data::load_sft(&files, renderer, &options, tasks)?,
-        _ => {
-            let pt = PtOptions {
-                cutoff_len: config.data.cutoff_len,
-                packing: config.data.packing.unwrap_or(true),
-            };
-            data::load_pt(&files, tokenizer, pt, &options, tasks)?
-        }
+        (Stage::Sft, Some(renderer)) => data::load_sft_cached(&files, renderer, &options, &cache, tasks)?,
+        _ => data::load_pt_cached(&files, tokenizer, pt_options(config, split), &options, &cache, tasks)?,
     })
+}
+
+fn load(
+    config: &TrainConfig,
+    split: Split,
+    renderer: Option<&Renderer>,
+    tokenizer: &Tokenizer,
+    tasks: &mut Tasks,
+) -> Result<Dataset> {
+    let loaded = tokenised(config, split, renderer, tokenizer, tasks)?;
+    Ok(match split {
+        Split::Train => without_duplicates(config, loaded),
+        Split::Eval => loaded,
+    })
+}
+
+/// How text becomes examples in the `pt` stage.
+pub fn pt_options(config: &TrainConfig, split: Split) -> PtOptions {
+    PtOptions {
+        cutoff_len: config.data.cutoff_len,
+        packing: config.data.packing.unwrap_or(true),
+        drop_duplicates: config.data.drop_duplicates && split == Split::Train,
+    }
+}
+
+/// Leaves out the rows that repeat an earlier one where `drop_duplicates` says so, else says how many
+/// there are.
+fn without_duplicates(config: &TrainConfig, loaded: Dataset) -> Dataset {
+    let found = data::duplicates(&loaded);
+    if !config.data.drop_duplicates {
+        let mut loaded = loaded;
+        for task in &found.tasks {
+            loaded.note(format!(
+                "{}: {} of {} rows repeat an earlier one ({}); drop_duplicates: true leaves them out",
+                task.task,
+                task.repeated,
+                task.rows,
+                task.examples()
+            ));
+        }
+        return loaded;
+    }
+    let mut kept = loaded.keep(&found.distinct);
+    for task in &found.tasks {
+        kept.note(format!(
+            "{}: {} of {} rows repeat an earlier one and are left out ({})",
+            task.task,
+            task.repeated,
+            task.rows,
+            task.examples()
+        ));
+    }
+    for (name, report) in loaded.tasks().names().iter().zip(loaded.reports()).filter(|(_, r)| r.repeated > 0)
+    {
+        kept.note(format!(
+            "{name}: {} of {} documents repeat an earlier one and are left out",
+            report.repeated, report.rows
+        ));
+    }
+    kept
 }
 
 /// The order of `data`'s examples that a configuration asks for, and what the user should know about it.

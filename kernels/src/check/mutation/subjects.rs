@@ -176,7 +176,7 @@ fn dora(run: &mut Run) -> Result<()> {
     let weight = run.tensor(&[300, 64], 1, F32)?;
     let (a, b) = (run.tensor(&[5, 64], 2, F32)?, run.tensor(&[300, 5], 3, F32)?);
     let squares = dora::squared_rows(&weight)?;
-    run.keep(&dora::row_norms(&weight, &a, &b, 0.5, &squares)?)
+    run.keep(&dora::row_norms(&weight, &a, &b, 0.5, &squares, F32)?)
 }
 
 /// The same for two operands, and broadcast ones.

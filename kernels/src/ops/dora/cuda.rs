@@ -110,24 +110,24 @@ fn magnitude_gradient(device: &CudaDevice, dy: &Tensor, z: &Tensor, norm: &Tenso
     Ok(dm)
 }
 
-/// The row norms of `W + scale·B·A` `[N]` f32; `squares` are those of W. A enters the product with W in W's dtype
-/// (bf16 for NF4), as it does in the layer itself; everything else is f32.
+/// The row norms of `W + scale·B·A` `[N]` f32; `squares` are those of W. A enters the product with W in `compute`, as
+/// it does in the layer itself; everything else is f32.
 pub(super) fn row_norms(
     device: &CudaDevice,
     weight: &Tensor,
     [a, b]: [&Tensor; 2],
     scale: f32,
     squares: &Tensor,
+    compute: DType,
 ) -> Result<Tensor> {
     let on = Device::Cuda(device.clone());
     for t in [a, b, squares] {
         on_device(NAME, device, t)?;
     }
     let (rank, n) = (a.shape()[0], b.shape()[0]);
-    let dtype = if weight.dtype() == DType::Nf4 { DType::BF16 } else { weight.dtype() };
-    let low = cast(a, dtype)?;
+    let low = cast(a, compute)?;
     let aw = Tensor::empty_on(&on, &[rank, n], DType::F32)?;
-    let weight = Weight::of(NAME, device, weight, dtype)?;
+    let weight = Weight::of(NAME, device, weight, compute)?;
     weight.multiply(NAME, device, Matrix::of(NAME, &low)?, true, Target::of(&aw)?, Options::default(), None)?;
     let aa = Tensor::empty_on(&on, &[rank, rank], DType::F32)?;
     let (a_rows, b_rows) = (Matrix::of(NAME, a)?, Matrix::of(NAME, b)?);

@@ -29,9 +29,18 @@ fn squares(row: &[f32]) -> f64 {
 ///
 /// `‖W_n‖² + 2s·Σ_i (W·Aᵀ)_ni B_ni + s²·Σ_i (B·(A·Aᵀ))_ni B_ni`.
 ///
+/// On a GPU A meets W in `compute`, the dtype of the layer's activations; everything else is f32.
+///
 /// # Errors
 /// When the shapes do not fit, A, B or the squares are not f32, or device memory runs out.
-pub fn row_norms(weight: &Tensor, a: &Tensor, b: &Tensor, scale: f32, squares: &Tensor) -> Result<Tensor> {
+pub fn row_norms(
+    weight: &Tensor,
+    a: &Tensor,
+    b: &Tensor,
+    scale: f32,
+    squares: &Tensor,
+    compute: DType,
+) -> Result<Tensor> {
     let (n, rank) = match (weight.shape(), a.shape(), b.shape(), squares.shape()) {
         ([n, k], [r, k2], [n2, r2], [n3]) if k == k2 && r == r2 && n == n2 && n == n3 => (*n, *r),
         _ => {
@@ -46,7 +55,7 @@ pub fn row_norms(weight: &Tensor, a: &Tensor, b: &Tensor, scale: f32, squares: &
     }
     let (a, b, squares) = (a.contiguous()?, b.contiguous()?, squares.contiguous()?);
     if let Some(device) = weight.cuda_device() {
-        return cuda::row_norms(device, weight, [&a, &b], scale, &squares);
+        return cuda::row_norms(device, weight, [&a, &b], scale, &squares, compute);
     }
     let (low, up) = (matrix(NAME, &a)?, matrix(NAME, &b)?);
     let mut gram = alloc::take(rank * rank);

@@ -51,7 +51,7 @@ fn what_does_not_fit_is_refused() {
     let text = Dora {}.forward(&[&z, &five, &norms(6)], &[false; 3]).err().unwrap().to_string();
     assert!(text.contains("[6]") && text.contains("[5]"), "{text}");
     let (w, a, b) = (random(&[4, 6], 1, 1.0), random(&[2, 6], 2, 1.0), random(&[4, 3], 3, 1.0));
-    let text = row_norms(&w, &a, &b, 1.0, &squared_rows(&w).unwrap()).unwrap_err().to_string();
+    let text = row_norms(&w, &a, &b, 1.0, &squared_rows(&w).unwrap(), DType::F32).unwrap_err().to_string();
     assert!(text.contains("[4, 3]"), "{text}");
 }
 
@@ -88,13 +88,14 @@ fn norms_are_those_of_the_updated_weight() {
                 }
             };
             let squares = squared_rows(&w).unwrap();
-            close(&row_norms(&w, &a, &b, scale, &squares).unwrap(), 1e-6, &format!("the CPU over {}", w.dtype()));
+            close(&row_norms(&w, &a, &b, scale, &squares, DType::F32).unwrap(), 1e-6, &format!("the CPU over {}", w.dtype()));
             let there = |t: &Tensor| t.to_device(&on).unwrap();
-            let got = row_norms(&there(&w), &there(&a), &there(&b), scale, &there(&squares)).unwrap();
-            assert_eq!(got.cuda_device(), Some(&device));
-            // A is rounded to 16 bits before it meets a 16-bit W.
-            let bound = if w.dtype() == DType::F32 { 1e-6 } else { 2e-3 };
-            close(&got, bound, &format!("the GPU over {}", w.dtype()));
+            let there = [&w, &a, &b, &squares].map(there);
+            for (compute, bound) in [(DType::F32, 1e-6), (DType::F16, 5e-4), (DType::BF16, 4e-3)] {
+                let got = row_norms(&there[0], &there[1], &there[2], scale, &there[3], compute).unwrap();
+                assert_eq!(got.cuda_device(), Some(&device));
+                close(&got, bound, &format!("the GPU over {} in {compute}", w.dtype()));
+            }
         }
     }
 }

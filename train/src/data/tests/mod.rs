@@ -10,6 +10,7 @@ use tempfile::TempDir;
 mod formats;
 mod pre_training;
 mod sources;
+mod storing;
 
 /// A folder with a byte-level tokenizer in it and the files given.
 fn folder(files: &[(&str, &str)]) -> TempDir {
@@ -454,12 +455,12 @@ fn an_evaluation_set_shares_the_task_ids() {
 
 #[test]
 fn held_out_examples_are_of_every_task_and_of_one_side_only() {
-    let text = |n: usize| (0..n).map(row).collect::<String>();
+    let text = |range: std::ops::Range<usize>| range.map(row).collect::<String>();
     let dir = folder(&[
-        ("a.jsonl", &text(100)),
-        ("b.jsonl", &text(30)),
-        ("c.jsonl", &text(2)),
-        ("d.jsonl", &row(0)),
+        ("a.jsonl", &text(0..100)),
+        ("b.jsonl", &text(200..230)),
+        ("c.jsonl", &text(300..302)),
+        ("d.jsonl", &row(400)),
     ]);
     let data = load(
         &args(dir.path(), &["a.jsonl", "b.jsonl", "c.jsonl", "d.jsonl"]),

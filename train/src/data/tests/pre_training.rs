@@ -4,7 +4,7 @@ const TEXT: &str = "one\ntwo\n\n\nthree\n \nfour\r\n";
 
 fn pt(dir: &Path, names: &[&str], cutoff_len: usize, packing: bool) -> Result<Dataset, DataError> {
     let files = data_files(&args(dir, names), Split::Train)?;
-    let pt = PtOptions { cutoff_len, packing };
+    let pt = PtOptions { cutoff_len, packing, drop_duplicates: false };
     load_pt(&files, &tokenizer(dir), pt, &LoadOptions::default(), &mut Tasks::default())
 }
 
