@@ -83,7 +83,7 @@ fn parse(text: &str, stem: String) -> Result<Template, String> {
     };
     let template = Template {
         name: form.name.clone().unwrap_or(stem),
-        assistant: form.assistant.map_or_else(reply, |s| s).0,
+        assistant: form.assistant.unwrap_or_else(reply).0,
         prefix: form.prefix.0,
         system: form.system.unwrap_or_else(content).0,
         user: form.user.0,

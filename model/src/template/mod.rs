@@ -103,7 +103,7 @@ pub enum Thinking {
 
 /// How the turns of a conversation are written.
 enum Form {
-    Slots(SlotTemplate),
+    Slots(Box<SlotTemplate>),
     Jinja(Box<JinjaTemplate>),
 }
 
@@ -168,7 +168,7 @@ impl Renderer {
                 }
                 slots.add_stop_ids(&tokenizer, &mut stop_ids);
                 notes.extend(slots.note(&tokenizer));
-                Form::Slots(slots)
+                Form::Slots(Box::new(slots))
             }
             None => {
                 let source = tokenizer.chat_template().ok_or_else(|| TemplateError::NoChatTemplate {

@@ -274,10 +274,10 @@ fn fill(text: &str, content: &str) -> String {
     text.replacen(CONTENT, content, 1)
 }
 
-fn first_text(slots: &[Slot<String>]) -> &str {
-    let text = |slot| match slot {
-        &Slot::Text(ref text) => Some(text as &String),
+fn first_text<'s>(slots: &'s [Slot<String>]) -> &'s str {
+    let text = |slot: &'s Slot<String>| match slot {
+        Slot::Text(text) => Some(text.as_str()),
         _ => None,
     };
-    slots.iter().find_map(text).map_or(CONTENT, String::as_str)
+    slots.iter().find_map(text).unwrap_or(CONTENT)
 }

@@ -49,7 +49,6 @@ pub fn renderer(config: &TrainConfig) -> Result<Renderer> {
         enable_thinking: config.data.enable_thinking,
         preserve_thinking: config.data.preserve_thinking,
         cutoff_len: Some(config.data.cutoff_len),
-        ..RenderOptions::default()
     };
     Ok(Renderer::new(config.data.template.as_deref(), tokenizer, options)?)
 }
