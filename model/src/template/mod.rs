@@ -238,7 +238,7 @@ impl Renderer {
     /// fingerprints and tokenizers render alike. For keys of caches; its form may change.
     pub fn fingerprint(&self) -> String {
         let form = match &self.form {
-            Form::Slots(slots) => format!("{:?}", slots.spec()),
+            Form::Slots(slots) => format!("{:?}", slots.template()),
             Form::Jinja(_) => self.tokenizer.chat_template().unwrap_or_default().to_string(),
         };
         format!("{form}\n{:?}", self.options)

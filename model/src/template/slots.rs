@@ -65,6 +65,11 @@ pub(super) struct SlotTemplate {
 }
 
 impl SlotTemplate {
+    /// What is written around the messages.
+    pub(super) fn template(&self) -> &Template {
+        &self.template
+    }
+
     /// Checks that the tokenizer has what the template needs: its single tokens, the stop word that ends
     /// a reply, and an eos token where one is written.
     pub(super) fn new(template: Template, tokenizer: &Tokenizer) -> Result<SlotTemplate, TemplateError> {

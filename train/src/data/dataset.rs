@@ -152,6 +152,12 @@ impl Iterator for LabelIter<'_> {
     }
 }
 
+impl DoubleEndedIterator for LabelIter<'_> {
+    fn next_back(&mut self) -> Option<LabelSpan> {
+        self.0.next_back().map(|&span| span.into())
+    }
+}
+
 /// Examples in the order of their rows, with their tasks: all of a store, or some of it.
 ///
 /// The store is shared by clones and subsets. A small one lies in memory; a large one is a cache file
