@@ -1,5 +1,8 @@
 //! What a run leaves to look at, through the binary: the log, event files, samples, the report.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+// Shared by several test programs, none of which uses all of it.
+#[allow(dead_code)]
 mod workplace;
 
 use serde_json::Value;

@@ -122,6 +122,10 @@ fn matrices(d: &mut Draw, cases: &mut Vec<Case>) {
 
 fn norms_and_gates(d: &mut Draw, cases: &mut Vec<Case>) {
     let (t, h) = (d.size(), d.wide());
+    let cu_seqlens = [0, t as u32 / 3, t as u32].into();
+    let noise = Neftune { alpha: 5.0, seed: 7, stream: 2, cu_seqlens };
+    cases.push(Case::new(noise, vec![(vec![t, h], Activation)]));
+    let (t, h) = (d.size(), d.wide());
     cases.push(Case::new(RmsNorm { eps: 1e-5 }, vec![(vec![t, h], Activation), (vec![h], Master)]));
     let (t, h) = (d.size(), d.size());
     cases.push(Case::new(RmsNorm { eps: 1e-5 }, vec![(vec![t, h], Activation), (vec![h], Frozen)]));

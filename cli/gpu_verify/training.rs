@@ -93,7 +93,16 @@ fn train(medley: &Path, work: &WorkFolder, device: &str, method: &str, size: &Si
         .arg(examples.join("data"))
         .arg("--output_dir")
         .arg(&output)
-        .args(["--do_train", "true", "--stage", "sft", "--data_files", "qa.jsonl", "--template", "alpaca"])
+        .args([
+            "--do_train",
+            "true",
+            "--stage",
+            "sft",
+            "--data_files",
+            "qa.jsonl.zst",
+            "--template",
+            "alpaca",
+        ])
         .args(["--finetuning_type", "lora", "--lora_rank", "8", "--lora_target", "all"])
         .args(["--learning_rate", "1e-3", "--logging_steps", "1", "--save_strategy", "no"])
         .args(["--max_steps", &size.steps.to_string(), "--cutoff_len", &size.cutoff.to_string()])

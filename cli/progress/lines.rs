@@ -41,7 +41,7 @@ impl<W: Write> EventSink for Lines<W> {
             }
             Event::StepFinished { .. } => {}
             Event::Answering(at) => {
-                if at.elapsed < self.told {
+                if at.elapsed < self.told || at.done == at.total {
                     self.told = Duration::ZERO;
                 }
                 if at.elapsed >= self.told + TELL && at.done < at.total {

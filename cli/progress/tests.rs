@@ -130,7 +130,7 @@ fn the_live_view_takes_every_event() {
     live.event(&Event::Evaluated(LogEntry::new(41, 0.4).with("eval_qa_loss", 1.25).with("eval_qa_f1", 0.5)));
     let rows = live.rows();
     assert_eq!(rows[0], "qa   1.5000  ▄                share 40.0 %  eval 1.2500");
-    assert_eq!(rows[1], "sum                            weight 0.50");
+    assert_eq!(rows[1], "sum                           weight 0.50");
     live.event(&Event::Warning("x".into()));
     live.event(&Event::Finished(Summary { steps: 41, ..Summary::default() }));
     assert!(live.is_finished());

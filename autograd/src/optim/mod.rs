@@ -248,7 +248,12 @@ impl Optimizer {
         let all = self.params.iter().zip(&mut values).zip(&grads).zip(&self.lr_scales);
         for (((param, value), grad), lr_scale) in all {
             let name = param.name();
-            let decays = !name.ends_with(".bias") && !name.contains("norm.") && !name.contains("layernorm");
+            // DoRA's magnitudes neither: decay would pull a layer's whole output to zero, where on B it pulls the
+            // layer back to the base. (Hugging Face's trainer, which goes by names, does decay them.)
+            let decays = !name.ends_with(".bias")
+                && !name.contains("norm.")
+                && !name.contains("layernorm")
+                && !name.ends_with("lora_magnitude_vector");
             let weight_decay = if decays { self.config.weight_decay() } else { 0.0 };
             parts.push((&mut **value, grad.as_ref(), weight_decay, *lr_scale));
         }

@@ -216,7 +216,7 @@ fn weight(name: &str) -> (Vec<f32>, [usize; 2]) {
 const SINGULAR_VALUES: [(&str, [f32; 4]); 3] = [
     ("model.layers.0.self_attn.k_proj", [2.332_375, 2.104_695_3, 1.982_207_4, 1.941_168_7]),
     ("model.layers.0.mlp.down_proj", [2.879_839, 2.709_486, 2.643_974, 2.608_096_6]),
-    ("model.layers.0.mlp.up_proj", [2.838_777_3, 2.738_710_2, 2.602_929_6, 2.456_903_9]),
+    ("model.layers.0.mlp.up_proj", [2.838_777_3, 2.738_710_2, 2.602_929_6, 2.456_904]),
 ];
 
 #[test]

@@ -11,7 +11,7 @@ use std::path::Path;
 /// `instruction`, by the keys of its first message; else alpaca.
 ///
 /// # Errors
-/// A file that cannot be opened, or whose first row cannot be read.
+/// A file that cannot be opened.
 pub(super) fn formatting(path: &Path) -> Result<Formatting, DataError> {
     let alpaca = Formatting::Alpaca(AlpacaColumns::default());
     match Format::of(path) {
@@ -22,8 +22,9 @@ pub(super) fn formatting(path: &Path) -> Result<Formatting, DataError> {
     let columns = ["messages", "conversations", "instruction"].map(String::from);
     let wanted =
         Wanted { blank_is_missing: columns.to_vec(), columns: columns.to_vec(), text: String::new() };
-    let Some(row) = rows::open(path, 0, &wanted, false)?.next_row()? else { return Ok(alpaca) };
-    let row = row.object()?;
+    // A first row that cannot be read tells nothing; it is an error where it is read, with all others of the file.
+    let first = rows::open(path, 0, &wanted, false)?.next_row();
+    let Some(row) = first.ok().flatten().and_then(|row| row.object().ok()) else { return Ok(alpaca) };
     let there = |column: &str| row.get(column).filter(|v| !v.is_null());
     if there("instruction").is_some() {
         return Ok(alpaca);

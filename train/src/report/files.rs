@@ -7,6 +7,9 @@ use serde_json::{Map, Value};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+/// Name of a file of predictions, the number of its lines, and the first of them.
+pub type Predictions = (String, usize, Vec<Map<String, Value>>);
+
 /// What a run left; what it did not is empty.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RunFiles {
@@ -29,7 +32,7 @@ pub struct RunFiles {
     /// `sample_predictions.jsonl`.
     pub samples: Vec<Sample>,
     /// The first lines of `generated_predictions*.jsonl`, by file name, each with the number of its lines.
-    pub predictions: Vec<(String, usize, Vec<Map<String, Value>>)>,
+    pub predictions: Vec<Predictions>,
     /// Files that are there and cannot be used, and why.
     pub problems: Vec<String>,
 }

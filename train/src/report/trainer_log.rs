@@ -28,11 +28,11 @@ pub struct Pace {
     pub throughput: f64,
 }
 
-/// The file, open for appending.
+/// The file, opened for appending at the first entry.
 #[derive(Debug)]
 pub struct TrainerLog {
     path: PathBuf,
-    file: File,
+    file: Option<File>,
 }
 
 impl TrainerLog {
@@ -57,8 +57,7 @@ impl TrainerLog {
         if kept != text {
             write_atomic(&path, kept.as_bytes())?;
         }
-        let file = File::options().create(true).append(true).open(&path).map_err(Error::io(&path))?;
-        Ok(Self { path, file })
+        Ok(Self { path, file: None })
     }
 
     /// Appends an entry's line, in one write.
@@ -67,7 +66,14 @@ impl TrainerLog {
     /// The file cannot be written.
     pub fn entry(&mut self, entry: &LogEntry, pace: &Pace) -> Result<()> {
         let text = Value::Object(line(entry, pace)).to_string() + "\n";
-        self.file.write_all(text.as_bytes()).map_err(Error::io(&self.path))
+        let file = match &mut self.file {
+            Some(file) => file,
+            // Only now: a run that ends before its first entry leaves no file.
+            none => none.insert(
+                File::options().create(true).append(true).open(&self.path).map_err(Error::io(&self.path))?,
+            ),
+        };
+        file.write_all(text.as_bytes()).map_err(Error::io(&self.path))
     }
 }
 

@@ -26,8 +26,9 @@ pub use step::{StepLoss, Training, Weighing, run_examples};
 use crate::config::{IntervalStrategy, TrainConfig};
 use crate::events::{Event, EventSink, Plan, Summary};
 use crate::mix::Sampler;
-use crate::report::samples::Moment;
+use crate::report::samples::{Moment, SAMPLE_PREDICTIONS};
 use crate::report::tasks::task_progress;
+use crate::report::trainer_log::TRAINER_LOG;
 use crate::schedule::Schedule;
 use crate::state::TrainerState;
 use crate::weighting::Weigher;
@@ -111,7 +112,12 @@ pub fn train(config: &TrainConfig, sink: &mut dyn EventSink, stop: &AtomicBool) 
     let was_there = output_dir.exists();
     let outcome = Trainer::prepare(config, sink).and_then(|mut trainer| trainer.run(sink, stop));
     if outcome.is_err() && !was_there {
-        // Takes away what `prepare` made, and only that: a folder with a checkpoint in it is not removed.
+        // Takes away what was made before the first entry of the log, and only that: a folder with a checkpoint in
+        // it is not removed.
+        if !output_dir.join(TRAINER_LOG).exists() && checkpoint::list(output_dir).is_ok_and(|c| c.is_empty())
+        {
+            let _ = std::fs::remove_file(output_dir.join(SAMPLE_PREDICTIONS));
+        }
         let _ = std::fs::remove_dir(output_dir);
     }
     outcome

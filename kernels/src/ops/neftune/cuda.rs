@@ -1,6 +1,6 @@
 //! The noise on a GPU. See `neftune.cu`.
 
-use super::Neftune;
+use super::{Neftune, Stretch};
 use crate::cuda::{blocks_for, launch, on_16_bytes, ptx, suffix, u32_arg, upload};
 use crate::ops::permute;
 use medley_tensor::device::{CudaDevice, Device, KernelArg, Ptx};
@@ -27,7 +27,7 @@ pub(super) fn forward(
     op: &Neftune,
     x: &Tensor,
     h: usize,
-    sequences: &[(usize, usize, f32)],
+    sequences: &[Stretch],
 ) -> Result<Tensor> {
     let suffix = suffix(Neftune::NAME, x.dtype())?;
     let x = permute::cuda::dense(x)?;

@@ -34,12 +34,15 @@ pub struct Neftune {
     pub cu_seqlens: Arc<[u32]>,
 }
 
+/// First row of a sequence, its rows, and the size of its noise.
+pub(crate) type Stretch = (usize, usize, f32);
+
 impl Neftune {
-    /// `(first row, rows, size of the noise)` of each sequence.
+    /// The columns of `x`, and each sequence.
     ///
     /// # Errors
     /// When x is no `[T, H]` matrix, or `cu_seqlens` does not cut T rows.
-    fn sequences(&self, shape: &[usize]) -> Result<(usize, Vec<(usize, usize, f32)>)> {
+    fn sequences(&self, shape: &[usize]) -> Result<(usize, Vec<Stretch>)> {
         let &[tokens, h] = shape else { return Err(Error::shape(Self::NAME, "x [T, H]", shape)) };
         let ends = (self.cu_seqlens.first(), self.cu_seqlens.last());
         let ascending = self.cu_seqlens.windows(2).all(|w| w[0] <= w[1]);

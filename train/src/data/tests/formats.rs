@@ -185,7 +185,7 @@ fn bad_tables_are_errors_with_their_line() {
         ("a.csv", b"", &["a.csv: the file is empty"]),
         ("a.tsv", b"instruction\toutput\nq,a\n", &["a.tsv:2: a record of 1 cells"]),
         ("a.csv", b"instruction,output,history\nq,a,h\n", &["a.csv:2:", "history", "got a string"]),
-        ("a.jsonl.gz", b"{}", &["a.jsonl.gz: not gzip data, or damaged"]),
+        ("a.jsonl.gz", b"{}{}{}{}{}{}{}{}", &["a.jsonl.gz: not gzip data, or damaged"]),
         ("a.jsonl.zst", b"{}{}{}", &["a.jsonl.zst: not zstd data, or damaged"]),
         ("a.jsonl.gz", b"", &["a.jsonl.gz: the file is empty"]),
         ("a.parquet.gz", b"x", &["a.parquet.gz: a Parquet file is compressed inside"]),

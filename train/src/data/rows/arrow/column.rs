@@ -189,7 +189,7 @@ impl Column {
     /// The `i`-th pair of offsets.
     fn range(&self, i: usize, wide: bool) -> Result<(usize, usize), Damaged> {
         let width = if wide { 8 } else { 4 };
-        let at = |i| Ok(usize::try_from(self.unsigned(i, width)?).map_err(|_| Damaged)?);
+        let at = |i| usize::try_from(self.unsigned(i, width)?).map_err(|_| Damaged);
         Ok((at(i)?, at(i + 1)?))
     }
 

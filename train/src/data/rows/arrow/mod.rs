@@ -43,6 +43,9 @@ pub(super) struct ArrowRows {
     ended: bool,
 }
 
+/// Metadata and body.
+type Message = (Vec<u8>, Vec<u8>);
+
 impl ArrowRows {
     /// Reads the schema.
     pub(super) fn new(input: Input, origin: Origin, wanted: &Wanted) -> Result<ArrowRows, DataError> {
@@ -120,7 +123,7 @@ impl ArrowRows {
     }
 
     /// Metadata and body of the next message; `None` after the last.
-    fn message(&mut self) -> Result<Option<(Vec<u8>, Vec<u8>)>, DataError> {
+    fn message(&mut self) -> Result<Option<Message>, DataError> {
         let word = |bytes: &[u8]| bytes.first_chunk().map_or(0, |b| u32::from_le_bytes(*b));
         let first = self.take(4)?;
         // The mark of a stream's end may be left out.
