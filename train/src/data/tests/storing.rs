@@ -388,10 +388,11 @@ fn contamination_is_found_whatever_case_and_white_space() {
 #[test]
 fn a_check_names_every_row_that_cannot_be_used() {
     let text = format!(
-        "{}{{}}\n{{\"instruction\": \"q\", \"output\": \" \"}}\nnot json\n{}{}",
+        "{}{{}}\n{{\"instruction\": \"q\", \"output\": \" \"}}\nnot json\n{}{{\"instruction\": \"{}\", \"output\": \
+         \"y\"}}\n",
         row(1),
         row(1),
-        format!("{{\"instruction\": \"{}\", \"output\": \"y\"}}\n", "w ".repeat(90))
+        "w ".repeat(90)
     );
     let dir =
         folder(&[("a.jsonl", &text), ("b.json", "[{\"instruction\": 1"), ("t.txt", "one\n\ntwo\n\nONE")]);
