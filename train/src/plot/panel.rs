@@ -118,7 +118,11 @@ pub fn panels(curves: &Curves) -> Vec<Panel> {
         all.push(low("weight of each task in the loss", Rise::Linear, of_tasks(&curves.weights, "")));
     }
     for (got, asked, title) in [
-        (&curves.shares, Some(&curves.shares_asked), "share of examples (bold: got, on average, dashed: asked)"),
+        (
+            &curves.shares,
+            Some(&curves.shares_asked),
+            "share of examples (bold: got, on average, dashed: asked)",
+        ),
         (&curves.token_shares, None, "share of labelled tokens"),
     ] {
         // The only task has all of it.

@@ -229,7 +229,8 @@ fn samples(html: &mut Html, samples: &[Sample]) {
             Source::Evaluation => "held out",
             Source::Training => "trained on",
         };
-        let file = Path::new(&sample.file).file_name().map_or(sample.file.as_str().into(), OsStr::to_string_lossy);
+        let file =
+            Path::new(&sample.file).file_name().map_or(sample.file.as_str().into(), OsStr::to_string_lossy);
         html.text("h3", &format!("{} · {file}:{} · {kind}", sample.task_name, sample.line));
         html.classed("pre", "prompt", sample.prompt.trim());
         html.raw("<div class=\"pair\">");
