@@ -41,7 +41,8 @@ impl<W: Write> EventSink for Lines<W> {
             }
             Event::StepFinished { .. } => {}
             Event::Answering(at) => {
-                if at.elapsed < self.told || at.done == at.total {
+                // The next evaluation counts from its own start.
+                if at.done == at.total || at.elapsed < self.told {
                     self.told = Duration::ZERO;
                 }
                 if at.elapsed >= self.told + TELL && at.done < at.total {

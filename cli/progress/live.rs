@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! ━━━━━━━━━━━╸                step 40/100  loss 1.5210  812 tokens/s  0:49 elapsed, 1:13 left
-//! qa             1.4211  █▆▅▄▃▃▂▁  weight 1.00  share 33.3 %  eval 1.5020
-//! summarization  2.0313  █▇▆▅▅▄▃▂  weight 0.80  share 33.3 %  eval 2.1120
+//! qa             1.4211   █▆▅▄▃▃▂▁  weight 1.00  share 33.3 %  eval 1.5020
+//! summarization  2.0313   █▇▆▅▅▄▃▂  weight 0.80  share 33.3 %  eval 2.1120
 //! memory 0.61 GB, peak 0.74 GB
 //! ```
 
@@ -92,7 +92,7 @@ impl Live {
             .map(|(name, task)| {
                 let pad = " ".repeat(widest - name.chars().count());
                 let loss = task.loss.now().map_or(String::new(), |loss| format!("{loss:.4}"));
-                let mut row = format!("{name}{pad}  {loss:6}  {:SPARK_WIDTH$}", task.loss.line(SPARK_WIDTH));
+                let mut row = format!("{name}{pad}  {loss:7}  {:SPARK_WIDTH$}", task.loss.line(SPARK_WIDTH));
                 if let Some(weight) = task.weight {
                     row += &format!("  weight {weight:.2}");
                 }

@@ -129,8 +129,8 @@ fn the_live_view_takes_every_event() {
     live.event(&Event::StepLogged(entry));
     live.event(&Event::Evaluated(LogEntry::new(41, 0.4).with("eval_qa_loss", 1.25).with("eval_qa_f1", 0.5)));
     let rows = live.rows();
-    assert_eq!(rows[0], "qa   1.5000  ▄                share 40.0 %  eval 1.2500");
-    assert_eq!(rows[1], "sum                           weight 0.50");
+    assert_eq!(rows[0], "qa   1.5000   ▄                share 40.0 %  eval 1.2500");
+    assert_eq!(rows[1], "sum                            weight 0.50");
     live.event(&Event::Warning("x".into()));
     live.event(&Event::Finished(Summary { steps: 41, ..Summary::default() }));
     assert!(live.is_finished());
@@ -171,11 +171,11 @@ fn a_finished_run_tells_each_task_and_its_files() {
     };
     let lines = finished_lines(&summary);
     let expected = [
-        "task             training loss  evaluation loss    asked  examples      got  labelled tokens      got",
-        "-----------------------------------------------------------------------------------------------------",
-        "qa             3.0000 → 1.2500           2.0000  50.00 %        51  51.00 %              510  51.00 %",
-        "summarization  3.0000 → 1.2500                -        -         -        -                -        -",
-        "silent                       -                -  50.00 %        49  49.00 %              490  49.00 %",
+        "task              train loss  eval loss   asked  examples     got  label tokens     got",
+        "---------------------------------------------------------------------------------------",
+        "qa             3.000 → 1.250      2.000  50.0 %        51  51.0 %           510  51.0 %",
+        "summarization  3.000 → 1.250          -       -         -       -             -       -",
+        "silent                     -          -  50.0 %        49  49.0 %           490  49.0 %",
         "",
         "to look at: out/report.html",
     ];

@@ -227,20 +227,20 @@ fn task_table(tasks: &[TaskRow<'_>]) -> String {
     type Cell = fn(&TaskRow<'_>) -> Option<String>;
     fn from_to(range: Option<(f64, f64)>) -> Option<String> {
         let (first, last) = range?;
-        let (first, last) = (format!("{first:.4}"), format!("{last:.4}"));
+        let (first, last) = (format!("{first:.3}"), format!("{last:.3}"));
         Some(if first == last { last } else { format!("{first} → {last}") })
     }
     fn percent(share: f64) -> Option<String> {
-        Some(format!("{:.2} %", 100.0 * share))
+        Some(format!("{:.1} %", 100.0 * share))
     }
     let columns: [(&str, Cell); 8] = [
-        ("training loss", |(_, went, _)| from_to(went.as_ref()?.loss)),
-        ("evaluation loss", |(_, went, _)| from_to(went.as_ref()?.eval_loss)),
+        ("train loss", |(_, went, _)| from_to(went.as_ref()?.loss)),
+        ("eval loss", |(_, went, _)| from_to(went.as_ref()?.eval_loss)),
         ("weight", |(_, went, _)| Some(format!("{:.2}", went.as_ref()?.weight?.1))),
         ("asked", |(_, _, share)| percent(share.as_ref()?.asked)),
         ("examples", |(_, _, share)| Some(share.as_ref()?.examples.to_string())),
         ("got", |(_, _, share)| percent(share.as_ref()?.share)),
-        ("labelled tokens", |(_, _, share)| Some(share.as_ref()?.labelled_tokens.to_string())),
+        ("label tokens", |(_, _, share)| Some(share.as_ref()?.labelled_tokens.to_string())),
         ("got", |(_, _, share)| percent(share.as_ref()?.share_tokens)),
     ];
     let used: Vec<&(&str, Cell)> =

@@ -99,7 +99,8 @@ pub fn label(value: f64, step: f64) -> String {
         return "0".into();
     }
     let magnitude = value.abs();
-    if !(1e-3..1e6).contains(&magnitude) {
+    // Beside ticks too small for decimals, 0.001 is 1e-3.
+    if !(1e-3..1e6).contains(&magnitude) || (step < 9e-4 && magnitude < 0.01) {
         let text = format!("{value:.2e}");
         let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
         return format!("{}e{exponent}", digits.trim_end_matches('0').trim_end_matches('.'));
@@ -169,6 +170,7 @@ mod tests {
         assert_eq!(label(2.0, 0.05), "2.00");
         assert_eq!(label(120.0, 20.0), "120");
         assert_eq!(label(2.5e7, 5e6), "2.5e7");
+        assert_eq!([label(1e-3, 5e-4), label(5e-4, 5e-4)], ["1e-3", "5e-4"]);
         assert_eq!(grouped(1_234_567), "1,234,567");
         assert_eq!(grouped(123), "123");
     }

@@ -118,7 +118,11 @@ pub fn panels(curves: &Curves) -> Vec<Panel> {
         all.push(low("weight of each task in the loss", Rise::Linear, of_tasks(&curves.weights, "")));
     }
     for (got, asked, title) in [
-        (&curves.shares, Some(&curves.shares_asked), "share of examples (full: got, dashed: asked)"),
+        (
+            &curves.shares,
+            Some(&curves.shares_asked),
+            "share of examples (bold: got, on average, dashed: asked)",
+        ),
         (&curves.token_shares, None, "share of labelled tokens"),
     ] {
         // The only task has all of it.
@@ -126,7 +130,10 @@ pub fn panels(curves: &Curves) -> Vec<Panel> {
             let mut lines: Vec<Line> = asked
                 .map(|asked| of_tasks(asked, " asked").into_iter().map(Line::asked).collect())
                 .unwrap_or_default();
-            lines.extend(of_tasks(got, ""));
+            // A step of few examples cannot hold every share: what counts is the average.
+            lines.extend(of_tasks(got, "").into_iter().map(Line::faint));
+            let average = got.iter().map(|(task, points)| (task.clone(), smoothed(points))).collect();
+            lines.extend(of_tasks(&average, " on average").into_iter().map(Line::untold));
             all.push(low(title, Rise::Share, lines));
         }
     }

@@ -7,6 +7,8 @@ use super::tasks::{TaskProgress, task_progress};
 use crate::config::TrainConfig;
 use crate::plot::{escape, web_panels};
 use serde_json::{Map, Value};
+use std::ffi::OsStr;
+use std::path::Path;
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("hover.js");
@@ -227,7 +229,9 @@ fn samples(html: &mut Html, samples: &[Sample]) {
             Source::Evaluation => "held out",
             Source::Training => "trained on",
         };
-        html.text("h3", &format!("{} · {}:{} · {kind}", sample.task_name, sample.file, sample.line));
+        let file =
+            Path::new(&sample.file).file_name().map_or(sample.file.as_str().into(), OsStr::to_string_lossy);
+        html.text("h3", &format!("{} · {file}:{} · {kind}", sample.task_name, sample.line));
         html.classed("pre", "prompt", sample.prompt.trim());
         html.raw("<div class=\"pair\">");
         let parts = [
