@@ -54,6 +54,8 @@ pub(super) fn runs(config: &TrainConfig, output: &Path, seed: u64) -> Result<Vec
     joint.train.do_train = true;
     joint.train.do_eval = false;
     joint.train.do_predict = false;
+    // The comparison has tables of its own.
+    joint.output.report = false;
     joint.output.output_dir = Some(folder.join("joint"));
     let data = load(&joint)?;
     let names = data.tasks.names();
