@@ -122,15 +122,16 @@ impl Spill {
         let Some(folder) = self.folder.take() else { return Ok((Store::default(), None)) };
         meta.key.clone_from(&self.key);
         let target = self.root.join(&self.key);
+        // Before it gets its name: from then on another run may put its own in its place.
+        let store = Store::map(folder.path())?;
         let published = write_meta(folder.path(), &meta).and_then(|()| put(folder.path(), &target));
         match published {
             Ok(()) => {
                 // It has another name now: there is nothing left to remove.
                 let _ = folder.keep();
-                Ok((Store::map(&target)?, None))
+                Ok((store, None))
             }
             Err(reason) => {
-                let store = Store::map(folder.path())?;
                 let text = format!("the tokenised data is not kept for the next run: {reason}");
                 Ok((store, Some(text)))
             }

@@ -169,7 +169,7 @@ pub fn load_sft_cached(
 ///
 /// # Errors
 /// Only what keeps the files from being read at all; unusable rows are in the findings. A file that
-/// breaks off in the middle counts as one unusable row.
+/// breaks off in the middle of a row counts twice: for the row, and for the end that is missing.
 pub fn check_sft(
     files: &[DataFile],
     renderer: Option<&Renderer>,
@@ -253,7 +253,7 @@ fn read_sft(
                 (Err(e), Some(findings)) => {
                     rows += 1;
                     findings.problem(e);
-                    continue;
+                    break;
                 }
                 (Err(e), None) => return Err(e),
             };

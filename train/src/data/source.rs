@@ -204,7 +204,8 @@ impl Named {
         if is_pattern.is_some() {
             return Err(DataError::file(file, format!("no file matches this pattern{also}")));
         }
-        let source = std::io::Error::from(std::io::ErrorKind::NotFound);
+        // In the system's words.
+        let source = std::fs::metadata(file).err().unwrap_or_else(|| std::io::ErrorKind::NotFound.into());
         Err(DataError::Io { path: file.to_path_buf(), source, hint: also })
     }
 }

@@ -95,10 +95,21 @@ pub fn save(
         // The best counts as one of those kept, unless only one is.
         let room = keep.saturating_sub(1 + usize::from(best.is_some_and(Path::exists)));
         for old in others.iter().take(others.len().saturating_sub(room)) {
-            std::fs::remove_dir_all(old).map_err(Error::io(old))?;
+            remove(old)?;
         }
     }
     Ok(target)
+}
+
+/// Removes a checkpoint: under another name, so that no half of one is left under its own.
+///
+/// # Errors
+/// When it cannot be renamed or removed.
+pub fn remove(checkpoint: &Path) -> Result<()> {
+    let name = checkpoint.file_name().unwrap_or_default().to_string_lossy();
+    let gone = checkpoint.with_file_name(format!(".{name}.gone.tmp"));
+    std::fs::rename(checkpoint, &gone).map_err(Error::io(checkpoint))?;
+    std::fs::remove_dir_all(&gone).map_err(Error::io(&gone))
 }
 
 fn replaced(output_dir: &Path, step: u64) -> PathBuf {

@@ -194,7 +194,7 @@ impl<'a> Trainer<'a> {
             // Only now: a run that cannot start leaves the old one alone.
             None if config.output.overwrite_output_dir => {
                 for (_, old) in checkpoint::list(&trainer.output_dir)? {
-                    std::fs::remove_dir_all(&old).map_err(Error::io(&old))?;
+                    checkpoint::remove(&old)?;
                 }
             }
             None => {}

@@ -402,7 +402,7 @@ fn a_check_names_every_row_that_cannot_be_used() {
     for renderer in [None, Some(renderer(dir.path(), 60))] {
         let mut tasks = Tasks::default();
         let (data, found) = check_sft(&files, renderer.as_ref(), &options, 2, &mut tasks).unwrap();
-        assert_eq!((found.rows, found.unusable, found.problems.len()), (6, 3, 2));
+        assert_eq!((found.rows, found.unusable, found.problems.len()), (8, 4, 2));
         let problems: Vec<String> = found.problems.iter().map(ToString::to_string).collect();
         assert!(problems[0].contains("a.jsonl:2:") && problems[1].contains("a.jsonl:4:"), "{problems:?}");
         let lines = |list: &Listed| list.places.iter().map(|(_, line)| *line).collect::<Vec<_>>();
