@@ -191,7 +191,9 @@ fn evaluations_score_the_models_answers() {
         .collect();
     assert!(!answers.is_empty() && answers.is_subset(&["text", "libs"].into()), "{answers:?}");
     let tables = json(&work.path("predicted/label_scores.json"));
-    assert_eq!(tables["classification"]["labels"][0]["label"], "libs");
+    let first = &tables["classification"]["labels"][0];
+    assert!(["text", "libs"].contains(&first["label"].as_str().unwrap()), "{first}");
+    assert!(tables.get("summarization").is_none());
 }
 
 #[test]
