@@ -45,7 +45,7 @@ fn config(examples: &Path, output: &Path, settings: &Settings) -> TrainConfig {
     let data = examples.join("data");
     config.model.model_name_or_path = Some(examples.join("base-model"));
     config.data.dataset_dir = data;
-    config.data.data_files = TASKS.iter().map(|t| PathBuf::from(format!("{t}.jsonl"))).collect();
+    config.data.data_files = TASKS.iter().map(|t| PathBuf::from(format!("{t}.jsonl.zst"))).collect();
     config.data.eval_data_files = TASKS.iter().map(|t| PathBuf::from(format!("{t}.dev.jsonl"))).collect();
     config.data.template = Some("alpaca".into());
     // The small model has little context to spare: the header names the task, the preamble goes.
@@ -187,4 +187,19 @@ fn comparison(before: &BTreeMap<String, TaskReport>, after: &BTreeMap<String, Ta
         }
     }
     table::render(&["task", "score", "before", "after", "gain"], &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::TASKS;
+
+    #[test]
+    fn the_examples_are_where_it_looks() {
+        let data = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data");
+        for task in TASKS {
+            for name in [format!("{task}.jsonl.zst"), format!("{task}.dev.jsonl")] {
+                assert!(data.join(&name).is_file(), "{name}");
+            }
+        }
+    }
 }
